@@ -1,0 +1,167 @@
+"""The contrastive adapter: a Siamese network that tells whether a pixel is of the same RoI as a template pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fewshot.adapters.base import Adapter, PixelNetwork
+from fewshot.adapters.classification import reset_parameters
+from fewshot.adapters.pixels import to_pixels
+from fewshot.adapters.samples import Samples
+from fewshot.adapters.training import TrainingOptions, balanced_accuracy, train
+from fewshot.progress import Progress, silent
+
+SAFE_EXPONENT = {torch.float32: 40.0, torch.float64: 340.0}
+"""Logits this far below their row's largest are cut: two such factors still multiply to a normal number."""
+
+
+class ContrastiveAdapter(Adapter):
+    """Shared-weight network f, concatenated outputs, a linear layer, softmax (paper, section 2, figures 4 to 6).
+
+    A pair (a in RoI k, b in RoI k) has class k, a pair (a in RoI k, b outside k) class 0; with one label this is
+    the paper's binary adapter. A pixel is paired with template pixels of every label. Label k's probability is the
+    mean of class k over the pairs with k's own templates; pairs with other labels' templates cannot be of class k.
+    The background is what no label claims: the product of (1 - label probability), and all are scaled to sum to
+    one. With one label this is exactly the mean softmax.
+    """
+
+    name: ClassVar[str] = "contrastive"
+    description: ClassVar[str] = "Siamese network: is this pixel of the template's RoI?"
+    trained: ClassVar[bool] = True
+
+    @dataclass(frozen=True)
+    class Options(TrainingOptions):
+        """Settings.
+
+        Attributes:
+            hidden: widths of the two layers of f.
+            negatives: share of negative pairs in a batch; the paper pairs both kinds equally.
+            references: template vectors compared with at inference, shared among the labels (at least 10 each).
+        """
+
+        hidden: tuple[int, int] = (64, 64)
+        negatives: float = 0.5
+        references: int = 100
+
+    references: Tensor
+    reference_labels: Tensor
+
+    def __init__(self, dim: int, labels: int, options: Options) -> None:
+        super().__init__(dim, labels, options)
+        self.network = PixelNetwork(dim, options.hidden, final_activation=True)
+        self.head = nn.Linear(2 * options.hidden[-1], labels + 1)
+        self.register_buffer("references", torch.zeros(0, dim))
+        self.register_buffer("reference_labels", torch.zeros(0, dtype=torch.long))
+
+    def fit(self, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> dict[str, float]:
+        options: ContrastiveAdapter.Options = self.options
+        generator = torch.Generator().manual_seed(seed)
+        reset_parameters(self, seed)
+        fitted, held = samples.split(generator)
+        self.network.standardise(samples.features)
+        self._choose_references(fitted, generator)
+        pairs = PairSampler(fitted, negatives=options.negatives, generator=generator)
+
+        def loss() -> Tensor:
+            first, second, target = pairs.draw(options.batch)
+            both = self.network(torch.cat([fitted.features[first], fitted.features[second]]))
+            return cross_entropy(self.head(torch.cat(both.chunk(2), dim=1)), target)
+
+        def accuracy() -> float:
+            probabilities = self._combine(self.network(self.references), self.network(held.features))
+            return balanced_accuracy(probabilities.argmax(1), held.targets)
+
+        return train(self, options=options, loss=loss, accuracy=accuracy, progress=progress)
+
+    @torch.inference_mode()
+    def predict(self, features: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
+        hidden = to_pixels(self.network.narrow(features), ys, xs)
+        pixels = self.network.rest(hidden)
+        return self._combine(self.network(self.references), pixels.flatten(0, 2)).unflatten(
+            0, pixels.shape[:3]
+        )
+
+    def _choose_references(self, samples: Samples, generator: torch.Generator) -> None:
+        each = max(10, self.options.references // self.labels)
+        chosen = []
+        for label in range(1, self.labels + 1):
+            members = torch.nonzero(samples.targets == label).flatten()
+            chosen.append(members[torch.randperm(len(members), generator=generator)[:each]])
+        index = torch.cat(chosen)
+        self.references = samples.features[index]
+        self.reference_labels = samples.targets[index]
+
+    def _combine(self, templates: Tensor, pixels: Tensor) -> Tensor:
+        """``[T, M]`` and ``[P, M]`` outputs of f -> ``[P, L + 1]`` probabilities."""
+        width = templates.shape[1]
+        left = nn.functional.linear(templates, self.head.weight[:, :width], self.head.bias)
+        right = nn.functional.linear(pixels, self.head.weight[:, width:])
+        own = mean_softmax(left, right, own_class_weights(self.reference_labels, self.labels + 1))[:, 1:]
+        background = (1 - own).clamp(min=0).prod(1, keepdim=True)
+        return nn.functional.normalize(torch.cat([background, own], dim=1), p=1, dim=1)
+
+
+class PairSampler:
+    """Draws pairs of pixels: first in a label's RoI, second inside (positive) or surely outside it (negative)."""
+
+    def __init__(self, samples: Samples, *, negatives: float, generator: torch.Generator) -> None:
+        self._negatives = negatives
+        self._generator = generator
+        labels = range(1, samples.labels + 1)
+        self._inside = [torch.nonzero(samples.targets == label).flatten() for label in labels]
+        self._outside = [samples.certain_negatives(label) for label in labels]
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices of the first and second pixels and the class of each pair, ``[count]`` each, labels in equal parts."""
+        labels = torch.randint(len(self._inside), (count,), generator=self._generator)
+        negative = torch.rand(count, generator=self._generator) < self._negatives
+        first, second = torch.empty_like(labels), torch.empty_like(labels)
+        for index, (inside, outside) in enumerate(zip(self._inside, self._outside, strict=True)):
+            mine = labels == index
+            first[mine] = self._pick(inside, int(mine.sum()))
+            second[mine] = self._pick(inside, int(mine.sum()))
+            apart = mine & negative
+            if len(outside):
+                second[apart] = self._pick(outside, int(apart.sum()))
+            else:
+                negative = (
+                    negative & ~mine
+                )  # the label covers all that was drawn: there is nothing outside it
+        return first, second, torch.where(negative, 0, labels + 1)
+
+    def _pick(self, members: Tensor, count: int) -> Tensor:
+        return members[torch.randint(len(members), (count,), generator=self._generator)]
+
+
+def own_class_weights(reference_labels: Tensor, classes: int) -> Tensor:
+    """``[T, C]``: 1 / (number of templates of label k) at a template's own label k, else 0."""
+    weights = nn.functional.one_hot(reference_labels, classes).float()
+    return weights / weights.sum(0).clamp(min=1)
+
+
+def mean_softmax(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean over templates of ``softmax(left[t] + right[p])``, without forming the pairs.
+
+    With ``a = exp(left)`` and ``b = exp(right)`` a softmax is ``a_c b_c / (a . b)``, so the mean over templates is
+    ``b_c * sum_t w_tc a_tc / (a_t . b_p)``: two matrix products instead of ``T x P`` softmaxes.
+
+    Args:
+        left: ``[T, C]`` logits of the templates.
+        right: ``[P, C]`` logits of the pixels.
+        weights: ``[T, C]`` weight of each template for each class.
+
+    Returns:
+        ``[P, C]`` in the type of ``right``.
+    """
+    left, shifted = left - left.amax(1, keepdim=True), right - right.amax(1, keepdim=True)
+    spread = -min(float(left.min()), float(shifted.min()))
+    if spread > SAFE_EXPONENT[torch.float32]:
+        left, shifted, weights = left.double(), shifted.double(), weights.double()
+    floor = -SAFE_EXPONENT[left.dtype]
+    a, b = left.clamp(min=floor).exp(), shifted.clamp(min=floor).exp()
+    return (b * ((b @ a.T).reciprocal_() @ (a * weights))).to(right.dtype)

@@ -1,0 +1,86 @@
+"""One loop that trains every adapter: Adam, held-out pixels, early stopping, the best state kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fewshot.progress import Progress
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Settings shared by the trained adapters.
+
+    Attributes:
+        epochs: at most so many.
+        steps: optimiser steps in an epoch.
+        batch: pixels (or pairs) in a step.
+        learning_rate: Adam's.
+        weight_decay: Adam's, decoupled.
+        patience: epochs without a better held-out accuracy before training stops.
+    """
+
+    epochs: int = 40
+    steps: int = 25
+    batch: int = 1024
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    patience: int = 8
+
+
+def train(
+    module: nn.Module,
+    *,
+    options: TrainingOptions,
+    loss: Callable[[], Tensor],
+    accuracy: Callable[[], float],
+    progress: Progress,
+) -> dict[str, float]:
+    """Minimise ``loss`` until ``accuracy`` on held-out pixels no longer grows; keep the best state.
+
+    Args:
+        module: its parameters are trained in place.
+        loss: draws a batch and returns its mean loss.
+        accuracy: balanced accuracy on held-out pixels, 0 to 1.
+        progress: told after every epoch, with the accuracy and loss so far.
+
+    Returns:
+        ``accuracy`` of the kept state, and the ``epochs`` that were run.
+    """
+    optimiser = torch.optim.AdamW(
+        module.parameters(), options.learning_rate, weight_decay=options.weight_decay
+    )
+    best, best_epoch, best_state = -math.inf, 0, copy.deepcopy(module.state_dict())
+    epoch = 0
+    for epoch in range(1, options.epochs + 1):
+        module.train()
+        total = 0.0
+        for _ in range(options.steps):
+            value = loss()
+            optimiser.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += float(value.detach())
+        module.eval()
+        with torch.no_grad():
+            reached = accuracy()
+        if reached > best:
+            best, best_epoch, best_state = reached, epoch, copy.deepcopy(module.state_dict())
+        progress("train", epoch, options.epochs, accuracy=max(best, 0.0), loss=total / options.steps)
+        if epoch - best_epoch >= options.patience:
+            break
+    module.load_state_dict(best_state)
+    module.eval()
+    return {"accuracy": float(best), "epochs": float(epoch)}
+
+
+def balanced_accuracy(predicted: Tensor, targets: Tensor) -> float:
+    """Mean recall over the classes that occur."""
+    recalls = [(predicted[targets == target] == target).float().mean() for target in targets.unique()]
+    return float(torch.stack(recalls).mean()) if recalls else 0.0

@@ -1,0 +1,228 @@
+"""The feature bank: patch features on disk, computed once per volume, backbone and slicing.
+
+An entry is one safetensors file, named by the digest of its signature. It is written beside and renamed into
+place, carries its signature and a checksum, and is memory-mapped when read. Whatever does not match is computed
+again and reported, never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors.numpy import save_file
+
+from fewshot.errors import FewshotError
+from fewshot.features.backbone import Backbone
+from fewshot.progress import Progress, silent
+from fewshot.volumes import SliceStack
+
+logger = logging.getLogger(__name__)
+
+FEATURES_VERSION = 1
+"""Raise when the same volume, slicing and weights would give other features than before."""
+
+DEFAULT_GIGABYTES = 20.0
+
+
+def default_bank_folder() -> Path:
+    """``$FEWSHOT_BANK``, else ``fewshot/bank`` in the user's cache folder."""
+    told = os.environ.get("FEWSHOT_BANK")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(told) if told else cache / "fewshot" / "bank"
+
+
+@dataclass(frozen=True, eq=False)
+class BankEntry:
+    """Patch features of one volume.
+
+    Attributes:
+        features: float16 ``[R, h, w, dim]``, one row per slice that is not air; memory-mapped.
+        rows: int32 ``[S]``, the row of each slice, -1 for slices of air.
+        fresh: True if they were computed for this call.
+    """
+
+    features: np.ndarray
+    rows: np.ndarray
+    fresh: bool
+
+
+class FeatureBank:
+    """Patch features of volumes, kept on disk and shared by processes.
+
+    Args:
+        folder: where entries live; made if missing.
+        gigabytes: size limit; the least recently used entries go first.
+
+    Raises:
+        FewshotError: if the folder cannot be made or the limit is not positive.
+    """
+
+    def __init__(self, folder: Path | str, *, gigabytes: float = DEFAULT_GIGABYTES) -> None:
+        self.folder = Path(folder)
+        self.limit = int(gigabytes * 1e9)
+        if self.limit <= 0:
+            raise FewshotError(f"The feature bank's size limit is {gigabytes} GB; give a positive number.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FewshotError(
+                f"The feature bank folder {self.folder} cannot be made ({error.strerror}); choose another folder."
+            ) from error
+        self._verified: set[tuple[str, int]] = set()
+
+    def features(self, stack: SliceStack, backbone: Backbone, *, progress: Progress = silent) -> BankEntry:
+        """The patch features of a stack, from disk where they are, else computed and stored.
+
+        A second process that wants the same entry waits for the first instead of computing it too.
+        """
+        signature = entry_signature(stack, backbone)
+        path = self.path(signature)
+        if entry := self._read(path, signature):
+            progress("features", len(stack), len(stack))
+            return entry
+        with FileLock(f"{path}.lock"):
+            if entry := self._read(path, signature):
+                return entry
+            features, rows = compute_features(stack, backbone, progress=progress)
+            try:
+                self._write(path, signature, features, rows)
+            except OSError as error:
+                logger.warning(
+                    "Features of %s were not stored in %s: %s", stack.volume.name, self.folder, error
+                )
+        with suppress(OSError):
+            os.unlink(f"{path}.lock")
+        return BankEntry(features, rows, fresh=True)
+
+    def holds(self, stack: SliceStack, backbone: Backbone) -> bool:
+        """Whether an entry for this stack exists (it is verified only when read)."""
+        return self.path(entry_signature(stack, backbone)).exists()
+
+    def path(self, signature: dict[str, Any]) -> Path:
+        """The file of an entry."""
+        digest = hashlib.blake2b(_canonical(signature).encode(), digest_size=16).hexdigest()
+        return self.folder / f"{digest}.safetensors"
+
+    def _read(self, path: Path, signature: dict[str, Any]) -> BankEntry | None:
+        try:
+            header, start = _read_header(path)
+            if header["__metadata__"]["signature"] != _canonical(signature):
+                raise ValueError("it was made from something else")
+            features = _map_tensor(path, start, header["features"])
+            rows = np.array(_map_tensor(path, start, header["rows"]))
+            stamp = (path.name, path.stat().st_mtime_ns)
+            if stamp not in self._verified and _checksum(features) != header["__metadata__"]["checksum"]:
+                raise ValueError("its checksum is wrong")
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            logger.warning("Feature bank entry %s is damaged (%s); it is computed again.", path, error)
+            return None
+        with suppress(OSError):
+            os.utime(path)  # least recently used goes first
+            self._verified.add((path.name, path.stat().st_mtime_ns))
+        return BankEntry(features, rows, fresh=False)
+
+    def _write(self, path: Path, signature: dict[str, Any], features: np.ndarray, rows: np.ndarray) -> None:
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+        try:
+            metadata = {"signature": _canonical(signature), "checksum": _checksum(features)}
+            save_file({"features": features, "rows": rows}, temporary, metadata=metadata)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._evict(keep=path)
+
+    def _evict(self, *, keep: Path) -> None:
+        with FileLock(self.folder / ".evict.lock"):
+            entries = sorted(
+                (
+                    (stat.st_mtime, stat.st_size, path)
+                    for path, stat in _stats(self.folder.glob("*.safetensors"))
+                ),
+                reverse=True,
+            )
+            used = 0
+            for _, size, path in entries:
+                used += size
+                if used > self.limit and path != keep:
+                    logger.info("Feature bank is over its limit; %s goes.", path.name)
+                    with suppress(OSError):  # another process may read it where open files cannot be removed
+                        path.unlink()
+
+
+def entry_signature(stack: SliceStack, backbone: Backbone) -> dict[str, Any]:
+    """Everything that features depend on."""
+    return {
+        "stack": stack.digest,
+        "backbone": backbone.digest,
+        "layers": backbone.layers,
+        "dtype": str(backbone.dtype),
+        "version": FEATURES_VERSION,
+    }
+
+
+def compute_features(
+    stack: SliceStack, backbone: Backbone, *, progress: Progress = silent
+) -> tuple[np.ndarray, np.ndarray]:
+    """Patch features of every slice that is not air.
+
+    Returns:
+        float16 ``[R, h, w, dim]`` and int32 ``[S]``: the row of each slice, -1 for air.
+    """
+    wanted = np.flatnonzero(~stack.air)
+    rows = np.full(len(stack), -1, np.int32)
+    rows[wanted] = np.arange(len(wanted))
+    features = np.empty((len(wanted), *stack.grid, backbone.dim), np.float16)
+    batch = backbone.batch_size(stack.shape[1] * stack.shape[2])
+    progress("features", 0, len(wanted))
+    for start in range(0, len(wanted), batch):
+        chosen = wanted[start : start + batch]
+        images = torch.from_numpy(stack.render(chosen.tolist()))
+        features[start : start + len(chosen)] = backbone.features(images).cpu().numpy()
+        progress("features", start + len(chosen), len(wanted))
+    return features, rows
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length < min(path.stat().st_size, 1 << 20):
+            raise ValueError("its header is cut off")
+        return json.loads(file.read(length)), 8 + length
+
+
+_DTYPES: dict[str, type[np.generic]] = {"F16": np.float16, "I32": np.int32}
+
+
+def _map_tensor(path: Path, start: int, entry: dict[str, Any]) -> np.ndarray:
+    shape = tuple(entry["shape"])
+    if 0 in shape:
+        return np.empty(shape, _DTYPES[entry["dtype"]])  # an empty file region cannot be mapped
+    return np.memmap(path, _DTYPES[entry["dtype"]], "r", start + entry["data_offsets"][0], shape)
+
+
+def _checksum(array: np.ndarray) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(array).data) if array.size else 0:08x}"
+
+
+def _canonical(signature: dict[str, Any]) -> str:
+    return json.dumps(signature, sort_keys=True)
+
+
+def _stats(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process evicts at the same time
+            yield path, path.stat()

@@ -1,0 +1,151 @@
+"""The model file: a fitted adapter with everything that a prediction needs, in one safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+
+from fewshot import __version__
+from fewshot.adapters import ADAPTERS, Adapter
+from fewshot.errors import FewshotError
+from fewshot.features import Backbone
+from fewshot.volumes import SliceSpec
+
+FORMAT = "fewshot-adapter"
+FORMAT_VERSION = 1
+HEADER_KEY = "fewshot"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A fitted adapter and the circumstances in which it may be used.
+
+    Attributes:
+        adapter: the fitted adapter; its class k is the k-th entry of ``labels``.
+        labels: label name -> value in the label map, background not listed.
+        spec: how volumes are cut into slices, resolved from the templates.
+        backbone: name of the backbone, to load it again.
+        backbone_digest: of its weights and layers; features of another backbone mean nothing to the adapter.
+        layers: the backbone's blocks that were used.
+        parts: for each label, of how many connected parts it consists in the templates.
+        templates: case names.
+        scores: what held-out template pixels say.
+        created: UTC time, ISO 8601.
+    """
+
+    adapter: Adapter
+    labels: dict[str, int]
+    spec: SliceSpec
+    backbone: str
+    backbone_digest: str
+    layers: list[int]
+    parts: list[int]
+    templates: list[str]
+    scores: dict[str, float]
+    created: str = field(default_factory=_now)
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of the model file."""
+        header = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "made_by": f"fewshot {__version__}",
+            "adapter": self.adapter.name,
+            "config": self.adapter.config(),
+            "labels": self.labels,
+            "spec": self.spec.to_dict(),
+            "backbone": {"name": self.backbone, "digest": self.backbone_digest, "layers": self.layers},
+            "parts": self.parts,
+            "templates": self.templates,
+            "scores": self.scores,
+            "created": self.created,
+        }
+        state = {name: value.contiguous() for name, value in self.adapter.state_dict().items()}
+        return safetensors.torch.save(state, {HEADER_KEY: json.dumps(header)})
+
+    @property
+    def digest(self) -> str:
+        """Identifies the file's content; 16 hexadecimal digits."""
+        return hashlib.blake2b(self.content, digest_size=8).hexdigest()
+
+    def save(self, path: Path | str) -> None:
+        """Write the file beside and rename it into place, so that a reader never sees half of it."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(self.content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def require(self, backbone: Backbone) -> None:
+        """Refuse a backbone whose features this adapter was not fitted on.
+
+        Raises:
+            FewshotError: if weights or layers differ.
+        """
+        if (backbone.digest, backbone.layers) != (self.backbone_digest, self.layers):
+            raise FewshotError(
+                f"This adapter was fitted on features of backbone {self.backbone} ({self.backbone_digest}, layers "
+                f"{self.layers}), but {backbone.name} ({backbone.digest}, layers {backbone.layers}) is in use; "
+                "load that backbone or fit the adapter again."
+            )
+
+
+def load_model(path: Path | str) -> Model:
+    """Read a model file.
+
+    Raises:
+        FewshotError: if it is missing, damaged, of another format or of a newer version.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise FewshotError(f"There is no model file {path}; fit one with `fewshot fit`.") from None
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise FewshotError(f"Model file {path} is damaged ({error}); fit it again.") from error
+    if header.get("format") != FORMAT:
+        raise FewshotError(f"{path} is not a fewshot adapter file; give a file that `fewshot fit` wrote.")
+    if header["version"] != FORMAT_VERSION:
+        raise FewshotError(
+            f"Model file {path} has format version {header['version']}, this program reads version {FORMAT_VERSION}; "
+            "fit the adapter again, or use the fewshot that wrote it."
+        )
+    if header["adapter"] not in ADAPTERS:
+        raise FewshotError(
+            f"Model file {path} holds adapter '{header['adapter']}'; known are {', '.join(ADAPTERS)}."
+        )
+    return _from_header(header, state)
+
+
+def _from_header(header: dict[str, Any], state: dict[str, Any]) -> Model:
+    return Model(
+        adapter=ADAPTERS[header["adapter"]].from_config(header["config"], state),
+        labels=header["labels"],
+        spec=SliceSpec.from_dict(header["spec"]),
+        backbone=header["backbone"]["name"],
+        backbone_digest=header["backbone"]["digest"],
+        layers=header["backbone"]["layers"],
+        parts=header["parts"],
+        templates=header["templates"],
+        scores=header["scores"],
+        created=header["created"],
+    )
