@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, fields
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import torch
@@ -113,7 +114,7 @@ class PixelNetwork(nn.Module):
         self.register_buffer("scale", torch.ones(dim))
         self.first = nn.Linear(dim, widths[0])
         rest: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             rest += [nn.ReLU(), nn.Linear(before, after)]
         if final_activation:
             rest.append(nn.ReLU())

@@ -51,7 +51,7 @@ class BasicAdapter(Adapter):
         self.register_buffer("scale", torch.ones(dim))
         self.register_buffer("prototypes", torch.zeros(labels, dim))
 
-    def fit(self, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> dict[str, float]:
+    def fit(self, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> dict[str, float]:  # noqa: ARG002
         if self.options.standardise:
             self.mean = samples.features.mean(0)
             self.scale = 1 / samples.features.std(0).clamp(min=1e-6)

@@ -16,8 +16,8 @@ from fewshot.adapters.samples import Samples
 from fewshot.adapters.training import TrainingOptions, balanced_accuracy, train
 from fewshot.progress import Progress, silent
 
-SAFE_EXPONENT = {torch.float32: 40.0, torch.float64: 340.0}
-"""Logits this far below their row's largest are cut: two such factors still multiply to a normal number."""
+SAFE_EXPONENT = 40.0
+"""Logits that lie further below their row's largest could underflow when two such factors are multiplied."""
 
 
 class ContrastiveAdapter(Adapter):
@@ -117,7 +117,7 @@ class PairSampler:
         self._outside = [samples.certain_negatives(label) for label in labels]
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices of the first and second pixels and the class of each pair, ``[count]`` each, labels in equal parts."""
+        """Indices of both pixels and the class of each pair, ``[count]`` each; labels in equal parts."""
         labels = torch.randint(len(self._inside), (count,), generator=self._generator)
         negative = torch.rand(count, generator=self._generator) < self._negatives
         first, second = torch.empty_like(labels), torch.empty_like(labels)
@@ -156,12 +156,18 @@ def mean_softmax(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
         weights: ``[T, C]`` weight of each template for each class.
 
     Returns:
-        ``[P, C]`` in the type of ``right``.
+        ``[P, C]``.
     """
-    left, shifted = left - left.amax(1, keepdim=True), right - right.amax(1, keepdim=True)
-    spread = -min(float(left.min()), float(shifted.min()))
-    if spread > SAFE_EXPONENT[torch.float32]:
-        left, shifted, weights = left.double(), shifted.double(), weights.double()
-    floor = -SAFE_EXPONENT[left.dtype]
-    a, b = left.clamp(min=floor).exp(), shifted.clamp(min=floor).exp()
-    return (b * ((b @ a.T).reciprocal_() @ (a * weights))).to(right.dtype)
+    left, right = left - left.amax(1, keepdim=True), right - right.amax(1, keepdim=True)
+    if -min(float(left.min()), float(right.min())) > SAFE_EXPONENT:
+        return sum_of_softmaxes(left, right, weights)
+    a, b = left.exp(), right.exp()
+    return b * ((b @ a.T).reciprocal_() @ (a * weights))
+
+
+def sum_of_softmaxes(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """The same, template by template: slower, but safe for logits of any size."""
+    total = torch.zeros_like(right)
+    for logits, weight in zip(left, weights, strict=True):
+        total += (logits + right).softmax(1) * weight
+    return total

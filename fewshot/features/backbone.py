@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ GREY_MEAN, GREY_STD = 0.35, 0.3
 """Normalisation of the one-channel embedded backbone (its training's)."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-QUERY_BATCH_TOKENS = 16384
+GPU_BATCH_TOKENS = 16384
 """Tokens per forward pass on a GPU; on a CPU larger batches were not faster per slice."""
 
 
@@ -39,7 +40,7 @@ class Backbone:
     def __init__(
         self,
         name: str,
-        model: nn.Module,
+        model: Any,
         *,
         size: int,
         layers: Sequence[int] | None = None,
@@ -69,7 +70,7 @@ class Backbone:
     def batch_size(self, pixels: int) -> int:
         """How many slices of ``pixels`` pixels to pass at once on this device."""
         tokens = max(1, pixels // self.patch**2)
-        return max(1, QUERY_BATCH_TOKENS // tokens) if self.device.type == "cuda" else 1
+        return max(1, GPU_BATCH_TOKENS // tokens) if self.device.type == "cuda" else 1
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:

@@ -197,7 +197,7 @@ def compute_features(
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length < min(path.stat().st_size, 1 << 20):
             raise ValueError("its header is cut off")

@@ -85,14 +85,14 @@ def load_backbone(
     return make(model, size=EMBEDDED_SIZE if model.patch_embed.patch_size[0] < 14 else DINO_SIZE)
 
 
-def build_model(state: State | None, architecture: Architecture, path: Path) -> nn.Module:
-    """timm's VisionTransformer of this architecture, holding these parameters.
+def build_model(state: State | None, architecture: Architecture, path: Path) -> Any:
+    """A VisionTransformer of timm with this architecture, holding these parameters.
 
     Raises:
         FewshotError: if parameters are missing, left over or of another shape.
     """
     torchvision_ops.ensure()
-    from timm.layers import SwiGLUPacked
+    from timm.layers.mlp import SwiGLUPacked
     from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
     arguments = {key: value for key, value in architecture.items() if key not in ("stem", "mlp")}
@@ -114,11 +114,13 @@ def build_model(state: State | None, architecture: Architecture, path: Path) -> 
     return model
 
 
-def _download(name: str) -> nn.Module:
+def _download(name: str) -> Any:
     import timm
 
     try:
-        return timm.create_model(BACKBONES[name].timm, pretrained=True, num_classes=0, dynamic_img_size=True)
+        return timm.create_model(
+            str(BACKBONES[name].timm), pretrained=True, num_classes=0, dynamic_img_size=True
+        )
     except Exception as error:  # any of several network libraries may fail, each in its own way
         raise FewshotError(
             f"The weights of {name} are not on this machine and cannot be downloaded ({_first_reason(error)}); "

@@ -1,0 +1,127 @@
+"""What the templates say: partial labels, missing labels, positions of pixels."""
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot.errors import FewshotError
+from fewshot.pipeline import resolve
+from fewshot.support import Template, collect_samples, label_names, parts_per_label
+from fewshot.volumes import SliceSpec
+from tests.unit.conftest import blobs
+
+NAMES = {"bright": 1, "dark": 2}
+
+
+@pytest.fixture
+def collect(tiny, bank):
+    def collect(templates, labels, **options):
+        spec = resolve(SliceSpec(), [template.volume for template in templates], tiny)
+        return collect_samples(templates, labels, spec=spec, backbone=tiny, bank=bank, **options)
+
+    return collect
+
+
+def partly(labels, keep):
+    kept = np.zeros_like(labels)
+    kept[:, :, keep] = labels[:, :, keep]
+    return kept
+
+
+def test_unlabelled_slices_are_unknown_unless_the_volume_is_complete(collect):
+    volume, labels = blobs(0)
+    some = partly(labels, [3, 4])
+    partial = collect([Template(volume, some, NAMES)], ["bright", "dark"])
+    assert set(partial.slices.tolist()) == {3, 4}
+    complete = collect([Template(volume, some, NAMES, complete=True)], ["bright", "dark"])
+    assert set(complete.slices[complete.targets == 0].tolist()) == set(range(8))
+
+
+def test_labels_are_read_by_name_not_by_number(collect):
+    volume, labels = blobs(0)
+    swapped = np.choose(labels, [0, 7, 3]).astype(np.uint16)
+    plain = collect([Template(volume, labels, NAMES)], ["bright", "dark"])
+    renumbered = collect([Template(volume, swapped, {"dark": 3, "bright": 7})], ["bright", "dark"])
+    torch.testing.assert_close(plain.features, renumbered.features)
+    torch.testing.assert_close(plain.targets, renumbered.targets)
+
+
+def test_a_background_pixel_may_be_a_label_that_was_not_drawn(collect):
+    first, labels = blobs(0)
+    second, _ = blobs(1)
+    only_bright = np.where(labels == 1, labels, 0)
+    samples = collect(
+        [Template(first, only_bright, NAMES), Template(second, np.where(labels == 2, 2, 0), {"dark": 2})],
+        ["bright", "dark"],
+    )
+    from_first = (samples.targets == 0) & (samples.slices < 8)
+    assert samples.possible[from_first].unique(dim=0).tolist() == [[True, False, True]]
+    assert samples.possible[(samples.targets == 0) & (samples.slices >= 8)].unique(dim=0).tolist() == [
+        [True, True, False]
+    ]
+    assert samples.possible[samples.targets == 1].unique(dim=0).tolist() == [[False, True, False]]
+
+
+def test_pixels_of_a_label_that_is_not_wanted_are_left_out(collect):
+    volume, labels = blobs(0)
+    samples = collect([Template(volume, labels, NAMES)], ["dark"])
+    assert samples.labels == 1
+    everything = collect([Template(volume, labels, NAMES)], ["bright", "dark"])
+    background = everything.features[everything.targets == 0].double().mean(0)
+    torch.testing.assert_close(samples.features[samples.targets == 0].double().mean(0), background, atol=0.1, rtol=0.1)
+
+
+def test_features_belong_to_their_pixels(collect, tiny, bank):
+    """A feature drawn for a pixel is the interpolated patch feature at that place."""
+    from fewshot.adapters.pixels import to_pixels
+    from fewshot.volumes import SliceStack
+
+    volume, labels = blobs(0)
+    samples = collect([Template(volume, labels, NAMES)], ["bright", "dark"])
+    stack = SliceStack(volume, resolve(SliceSpec(), [volume], tiny), patch=tiny.patch)
+    entry = bank.features(stack, tiny)
+    ys, xs = (torch.as_tensor(axis) for axis in stack.patch_coordinates())
+    maps = torch.from_numpy(np.asarray(entry.features[entry.rows[4]], np.float32))
+    dense = to_pixels(maps[None], ys, xs)[0][torch.from_numpy(stack.slices(labels)[4] == 1)]
+    drawn = samples.features[(samples.targets == 1) & (samples.slices == 4)]
+    torch.testing.assert_close(drawn, dense, atol=1e-4, rtol=1e-3)
+
+
+def test_draws_are_limited_and_repeatable(collect, monkeypatch):
+    monkeypatch.setattr("fewshot.support.PIXELS_PER_LABEL", 50)
+    volume, labels = blobs(0)
+    one = collect([Template(volume, labels, NAMES)], ["bright", "dark"], seed=1)
+    counts = torch.bincount(one.targets).tolist()
+    assert counts[0] <= 101
+    assert max(counts[1:]) <= 51
+    again = collect([Template(volume, labels, NAMES)], ["bright", "dark"], seed=1)
+    torch.testing.assert_close(one.features, again.features)
+
+
+def test_names_come_in_order_of_appearance():
+    volume, labels = blobs(0)
+    templates = [
+        Template(volume, np.where(labels == 2, 2, 0), NAMES),
+        Template(volume, labels, {"dark": 2, "bright": 1}),
+    ]
+    assert label_names(templates) == ["dark", "bright"]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_parts_are_counted_in_the_templates(complete):
+    volume, labels = blobs(0)
+    labels = np.where(labels > 0, 1, 0).astype(np.uint16)  # two balls, one label
+    parts = parts_per_label([Template(volume, labels, {"balls": 1}, complete)], ["balls"], SliceSpec(size=64), 8)
+    assert parts == [2]
+
+
+def test_bad_templates_are_refused_in_words(collect):
+    volume, labels = blobs(0)
+    with pytest.raises(FewshotError, match="blobs_0 is empty"):
+        Template(volume, np.zeros_like(labels), NAMES)
+    with pytest.raises(FewshotError, match="value 2, which has no name"):
+        Template(volume, labels, {"bright": 1})
+    with pytest.raises(FewshotError, match=r"\(40, 36, 7\) voxels"):
+        Template(volume, labels[:, :, 1:], NAMES)
+    with pytest.raises(FewshotError, match="no background pixel"):
+        collect([Template(volume, np.ones_like(labels), {"all": 1})], ["all"])
