@@ -82,7 +82,7 @@ class Dataset:
         description = folder / "dataset.json"
         fields = _read_json(description)
         declared = _labels(fields.get("labels", {}), description)
-        images, drawn = _files(folder / "images"), _files(folder / "labels")
+        images, drawn = list_files(folder / "images"), list_files(folder / "labels")
         if not images:
             raise FewshotError(
                 f"{folder / 'images'} holds no image: put files there ({', '.join(EXTENSIONS)})."
@@ -151,7 +151,7 @@ class Dataset:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows add a mark
     except FileNotFoundError:
         raise FewshotError(
             f"{path} is missing: it names the label values, such as "
@@ -188,7 +188,7 @@ def _labels(declared: dict[str, Any], path: Path) -> dict[str, int]:
     return labels
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def list_files(folder: Path) -> dict[str, Path]:
     """Images or label maps of a folder by case name; subfolders are DICOM series."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():

@@ -16,6 +16,9 @@ from fewshot.adapters.samples import Samples
 from fewshot.adapters.training import TrainingOptions, balanced_accuracy, train
 from fewshot.progress import Progress, silent
 
+MIN_REFERENCES = 4
+"""Template vectors per label, however many labels there are: a template only shifts what the pixel itself says."""
+
 SAFE_EXPONENT = 40.0
 """Logits that lie further below their row's largest could underflow when two such factors are multiplied."""
 
@@ -41,7 +44,7 @@ class ContrastiveAdapter(Adapter):
         Attributes:
             hidden: widths of the two layers of f.
             negatives: share of negative pairs in a batch; the paper pairs both kinds equally.
-            references: template vectors compared with at inference, shared among the labels (at least 10 each).
+            references: template vectors compared with at inference, shared among the labels (at least 4 each).
         """
 
         hidden: tuple[int, int] = (64, 64)
@@ -87,7 +90,7 @@ class ContrastiveAdapter(Adapter):
         )
 
     def _choose_references(self, samples: Samples, generator: torch.Generator) -> None:
-        each = max(10, self.options.references // self.labels)
+        each = max(MIN_REFERENCES, self.options.references // self.labels)
         chosen = []
         for label in range(1, self.labels + 1):
             members = torch.nonzero(samples.targets == label).flatten()

@@ -46,8 +46,8 @@ BACKBONES: dict[str, Entry] = {
 
 DINO_SIZE = 448
 """Slice size in pixels for patch-14 models: 32 x 32 patches."""
-EMBEDDED_SIZE = 224
-"""Slice size for the embedded patch-8 model: 28 x 28 patches, see docs/results.md."""
+EMBEDDED_SIZE = 288
+"""Slice size for the embedded patch-8 model: 36 x 36 patches, see docs/explanation/method.md."""
 TINY_SIZE = 64
 
 
@@ -102,9 +102,9 @@ def build_model(state: State | None, architecture: Architecture, path: Path) -> 
         arguments |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
     model = VisionTransformer(**arguments, num_classes=0, global_pool="", dynamic_img_size=True)
     if state is not None:
-        if architecture.get("stem") != "conv":
-            state = checkpoint_filter_fn(dict(state), model)
         try:
+            if architecture.get("stem") != "conv":
+                state = checkpoint_filter_fn(dict(state), model)
             model.load_state_dict(state)
         except RuntimeError as error:
             raise FewshotError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import cc3d
 import numpy as np
+from scipy.ndimage import find_objects
 
 COVERED_SHARE = 0.9
 """A label's template counts as n parts if its n largest components hold this share of its voxels."""
@@ -13,7 +15,7 @@ COVERED_SHARE = 0.9
 MAX_PARTS = 8
 """More parts than this are taken as scattered: then every component above the minimum volume is kept."""
 
-CONNECTIVITY = 26
+CONNECTIVITY: Literal[26] = 26
 
 
 def count_parts(mask: np.ndarray) -> int:
@@ -30,7 +32,7 @@ def count_parts(mask: np.ndarray) -> int:
 
 def component_sizes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Components of a mask ``[X, Y, Z]``: their label map (1..n) and their voxel counts ``[n]``."""
-    components = cc3d.connected_components(mask, connectivity=CONNECTIVITY)
+    components: np.ndarray = cc3d.connected_components(mask, connectivity=CONNECTIVITY)
     return components, np.bincount(components.ravel())[1:]
 
 
@@ -65,6 +67,4 @@ def keep_components(
 
 def _bounding_boxes(labels: np.ndarray, count: int) -> list[tuple[slice, ...] | None]:
     """The box of each label 1..count, None where it does not occur."""
-    from scipy.ndimage import find_objects
-
     return list(find_objects(labels.astype(np.int32), max_label=count))

@@ -146,17 +146,17 @@ def test_an_unknown_template_names_those_that_come_near(tmp_path: Path, name: st
 
 
 def test_an_unlabelled_case_cannot_be_chosen(tmp_path: Path) -> None:
-    with pytest.raises(FewshotError, match='no labelled case in .* "unlabelled"'):
+    with pytest.raises(FewshotError, match=r'no labelled case in .* "unlabelled"'):
         Dataset.open(make(tmp_path)).choose(["unlabelled"])
 
 
 def test_an_unknown_label_names_those_that_come_near(tmp_path: Path) -> None:
-    with pytest.raises(FewshotError, match='"livr".*liver'):
+    with pytest.raises(FewshotError, match=r'"livr".*liver'):
         Dataset.open(make(tmp_path), labels=["livr"])
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(FewshotError, match="no dataset folder .*nowhere"):
+    with pytest.raises(FewshotError, match=r"no dataset folder .*nowhere"):
         Dataset.open(tmp_path / "nowhere")
 
 

@@ -90,7 +90,9 @@ def test_basic_is_the_mean_cosine_to_the_template_pixels():
     for pixel in range(5):
         naive = torch.tensor(
             [
-                cosine_similarity(samples.features[samples.targets == k], maps[0, 0, pixel][None]).mean().clamp(min=0)
+                cosine_similarity(samples.features[samples.targets == k], maps[0, 0, pixel][None])
+                .mean()
+                .clamp(min=0)
                 for k in (1, 2)
             ]
         )
@@ -113,7 +115,8 @@ def test_contrastive_equals_naive_pairing(labels):
             for label in range(1, labels + 1):
                 templates = adapter.references[adapter.reference_labels == label]
                 pairs = torch.cat(
-                    [adapter.network(templates), adapter.network(pixel[None]).expand(len(templates), -1)], dim=1
+                    [adapter.network(templates), adapter.network(pixel[None]).expand(len(templates), -1)],
+                    dim=1,
                 )
                 own[label - 1] = softmax(adapter.head(pairs), dim=1)[:, label].mean()
             row = torch.cat([(1 - own).prod()[None], own])
@@ -144,7 +147,9 @@ def test_background_of_a_template_without_a_label_does_not_count_against_it():
     """A label drawn in one template and only hidden in another's background is still found."""
     both = clusters(2, per_class=200)
     second = both.targets == 2
-    hidden = second & (torch.arange(len(both)) % 2 == 0)  # half of label 2 lies in a template where it was not drawn
+    hidden = second & (
+        torch.arange(len(both)) % 2 == 0
+    )  # half of label 2 lies in a template where it was not drawn
     targets = torch.where(hidden, 0, both.targets)
     possible = torch.nn.functional.one_hot(targets, 3).bool()
     possible[hidden, 2] = True

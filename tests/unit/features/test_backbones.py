@@ -215,3 +215,11 @@ def test_a_gpu_that_is_not_there_is_an_error_in_words(monkeypatch):
         load_backbone("random-tiny", device="cuda")
     with pytest.raises(FewshotError, match="no device 'abacus'"):
         load_backbone("random-tiny", device="abacus")
+
+
+def test_a_backbone_with_another_stem_is_refused(tmp_path):
+    """The embedded architecture without the header that tells it."""
+    path = tmp_path / "stem.safetensors"
+    save_file(read_checkpoint(embedded.WEIGHTS)[0], path)
+    with pytest.raises(FewshotError, match=r"stem\.safetensors"):
+        load_backbone(str(path))

@@ -47,14 +47,18 @@ def test_slices_of_air_are_skipped(bank, tiny):
     volume, _ = blobs(0)
     array = volume.array.copy()
     array[:, :, 5:] = array.min()
-    entry = bank.features(SliceStack(type(volume)(**{**vars(volume), "array": array}), SPEC, patch=tiny.patch), tiny)
+    entry = bank.features(
+        SliceStack(type(volume)(**{**vars(volume), "array": array}), SPEC, patch=tiny.patch), tiny
+    )
     assert entry.rows.tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
     assert len(entry.features) == 5
 
 
 def test_a_constant_volume_has_no_features(bank, tiny):
     volume, _ = blobs(0)
-    constant = SliceStack(type(volume)(**{**vars(volume), "array": np.ones((8, 8, 3), np.float32)}), SPEC, patch=8)
+    constant = SliceStack(
+        type(volume)(**{**vars(volume), "array": np.ones((8, 8, 3), np.float32)}), SPEC, patch=8
+    )
     for _ in range(2):
         entry = bank.features(constant, tiny)
         assert entry.features.shape[0] == 0
@@ -121,7 +125,9 @@ def test_least_recently_used_entries_go_first(tmp_path, tiny):
 
 def test_no_temporary_files_stay(bank, stack, tiny):
     bank.features(stack, tiny)
-    assert [path.suffix for path in bank.folder.iterdir() if not path.name.endswith(".lock")] == [".safetensors"]
+    assert [path.suffix for path in bank.folder.iterdir() if not path.name.endswith(".lock")] == [
+        ".safetensors"
+    ]
 
 
 def test_a_crash_while_writing_leaves_no_entry(bank, stack, tiny, monkeypatch):

@@ -1,0 +1,367 @@
+"""The console script ``fewshot``: every command reads its arguments and calls one function of the engine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot import __version__
+from fewshot.console import errors, progress_bars, results
+from fewshot.errors import FewshotError
+
+if TYPE_CHECKING:
+    from fewshot.features import Backbone, FeatureBank
+    from fewshot.volumes import SliceSpec
+
+app = typer.Typer(
+    name="fewshot",
+    help="Few-shot segmentation of medical images: label one template, find the structure in the next volumes.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+BackboneOption = Annotated[
+    str, typer.Option(help="Backbone: a registered name (see `fewshot info`) or a file.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+BankOption = Annotated[
+    Path | None, typer.Option(help="Feature bank folder; by default in the user's cache folder.")
+]
+BankGbOption = Annotated[float, typer.Option(help="Size limit of the feature bank in GB.")]
+PlaneOption = Annotated[str, typer.Option(help="auto, axial, coronal or sagittal.")]
+WindowOption = Annotated[
+    str, typer.Option(help="Intensity window: auto, percentile, ct-soft, ct-wide, ct-bone, ct-lung.")
+]
+SizeOption = Annotated[
+    int | None, typer.Option(help="Pixels of a slice's longer side; by default the backbone's.")
+]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")]
+LabelsOption = Annotated[str | None, typer.Option(help="Only these labels, separated by commas.")]
+CompleteOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--complete/--partial",
+        help="Whether a template's slices without label are background or unknown; by default as dataset.json says.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Adapter setting KEY=VALUE; may be repeated.")
+]
+ComponentsOption = Annotated[
+    str,
+    typer.Option(
+        help="auto keeps as many connected parts of a label as its templates have; or largest, all."
+    ),
+]
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("demo-output"),
+    serve: Annotated[bool, typer.Option("--serve", help="Leave the server running at the end.")] = False,
+    studies: Annotated[int, typer.Option(min=2, help="How many studies to make up.")] = 6,
+    seed: SeedOption = 0,
+    port: Annotated[int | None, typer.Option(help="Port of the server; a free one by default.")] = None,
+) -> None:
+    """Play the whole annotator loop over HTTP on made-up studies."""
+    from fewshot.demo import run_demo
+
+    raise typer.Exit(run_demo(folder, serve=serve, studies=studies, seed=seed, port=port))
+
+
+@app.command()
+def serve(
+    studies: Annotated[str, typer.Argument(help="Folder of studies, or the URL of a DICOMweb server.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    conf: Annotated[
+        list[str] | None,
+        typer.Option(help="App setting KEY=VALUE, such as labels=liver,spleen; may be repeated."),
+    ] = None,
+) -> None:
+    """Run the MONAI Label server with this app (prints the command that it becomes)."""
+    from fewshot.serving import serve as become_server
+    from fewshot.serving import serve_command
+
+    settings = {key: str(value) for key, value in _settings(conf, "--conf", parse=False).items()}
+    errors.print(
+        shlex.join(serve_command(studies, host=host, port=port, conf=settings)), markup=False, soft_wrap=True
+    )
+    become_server(studies, host=host, port=port, conf=settings)
+
+
+@app.command()
+def extract(
+    studies: Annotated[Path, typer.Argument(help="Folder of volumes (or a dataset folder).")],
+    like: Annotated[Path | None, typer.Option(help="Cut slices as this model file wants them.")] = None,
+    backbone: BackboneOption = "embedded",
+    device: DeviceOption = "auto",
+    bank: BankOption = None,
+    bank_gb: BankGbOption = 20.0,
+    plane: PlaneOption = "auto",
+    window: WindowOption = "auto",
+    size: SizeOption = None,
+) -> None:
+    """Fill the feature bank, so that fitting and predicting later start at once."""
+    from fewshot.extraction import extract_features
+    from fewshot.model import load_model
+
+    model = load_model(like) if like else None
+    with progress_bars() as progress:
+        summary = extract_features(
+            studies,
+            backbone=_backbone(model.backbone if model else backbone, device),
+            bank=_bank(bank, bank_gb),
+            spec=model.spec if model else _spec(plane, window, size),
+            progress=progress,
+        )
+    for name, reason in summary.failed.items():
+        errors.print(f"Left out {name}: {reason}", style="yellow", markup=False)
+    results.print(
+        f"{summary.computed} computed, {summary.present} already there, {len(summary.failed)} left out."
+    )
+    if summary.failed and not summary.computed + summary.present:
+        raise FewshotError(f"No volume in {studies} could be read.")
+
+
+@app.command()
+def fit(
+    dataset: Annotated[Path, typer.Argument(help="Folder with images/, labels/ and dataset.json.")],
+    templates: Annotated[str, typer.Option(help="Template case names, separated by commas.")],
+    out: Annotated[Path, typer.Option(help="Model file to write, such as adapter.safetensors.")],
+    adapter: Annotated[str, typer.Option(help="basic, classification or contrastive.")] = "contrastive",
+    set_: SetOption = None,
+    labels: LabelsOption = None,
+    complete: CompleteOption = None,
+    backbone: BackboneOption = "embedded",
+    device: DeviceOption = "auto",
+    bank: BankOption = None,
+    bank_gb: BankGbOption = 20.0,
+    plane: PlaneOption = "auto",
+    window: WindowOption = "auto",
+    size: SizeOption = None,
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """Fit an adapter on labelled templates and write it to a file."""
+    from dataclasses import replace
+
+    from fewshot.dataset import Dataset
+    from fewshot.pipeline import fit as fit_adapter
+
+    opened = Dataset.open(dataset, labels=_names(labels))
+    support = [opened.template(case) for case in opened.choose(_names(templates) or [])]
+    if complete is not None:
+        support = [replace(template, complete=complete) for template in support]
+    with progress_bars() as progress:
+        model = fit_adapter(
+            support,
+            adapter=adapter,
+            options=_settings(set_),
+            backbone=_backbone(backbone, device),
+            bank=_bank(bank, bank_gb),
+            spec=_spec(plane, window, size),
+            seed=seed,
+            progress=progress,
+        )
+    model.save(out)
+    numbers = {"model": str(out), "digest": model.digest, "labels": model.labels, "scores": model.scores}
+    _write_json(json_file, {**numbers, "templates": model.templates, "spec": model.spec.to_dict()})
+    said = ", ".join(f"{name} {value:.3g}" for name, value in model.scores.items())
+    results.print(
+        f"{out}: {adapter} adapter for {', '.join(model.labels)}{f' ({said})' if said else ''}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Images: files or DICOM folders.", metavar="IMAGE...")],
+    model: Annotated[Path, typer.Option(help="Model file that `fewshot fit` or the server wrote.")],
+    out: Annotated[Path, typer.Option(help="Label map to write; a folder if there are several images.")],
+    components: ComponentsOption = "auto",
+    min_ml: Annotated[float, typer.Option(help="Drop connected parts smaller than this many ml.")] = 0.0,
+    refine: Annotated[str, typer.Option(help="Refinement of the localised region: none.")] = "none",
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Also write an overlay PNG beside each label map.")
+    ] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone file, if it is not where the model says.")
+    ] = None,
+    device: DeviceOption = "auto",
+    bank: BankOption = None,
+    bank_gb: BankGbOption = 20.0,
+    json_file: JsonOption = None,
+) -> None:
+    """Find all labels of a model in one or more images."""
+    from fewshot.model import load_model
+    from fewshot.prediction_files import predict_files
+
+    _require_refiner(refine)
+    loaded = load_model(model)
+    used = _backbone(backbone or loaded.backbone, device)
+    with progress_bars() as progress:
+        predictions = predict_files(
+            images,
+            loaded,
+            out,
+            backbone=used,
+            bank=_bank(bank, bank_gb),
+            components=components,
+            min_ml=min_ml,
+            picture=picture,
+            progress=progress,
+        )
+    _write_json(json_file, {str(path): prediction.to_json() for path, prediction in predictions.items()})
+    for path, prediction in predictions.items():
+        found = ", ".join(
+            f"{n} {c:.2f}" if c is not None else f"{n} not found" for n, c in prediction.confidence.items()
+        )
+        results.print(f"{path}: {found} ({prediction.timings['total']:.2f} s)", markup=False, soft_wrap=True)
+        for note in prediction.notes:
+            errors.print(f"{path.name}: {note}", style="yellow", markup=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="Folder with images/, labels/ and dataset.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json, report.html, models and predictions.")],
+    adapters: Annotated[
+        str, typer.Option(help="Adapters, separated by commas.")
+    ] = "basic,classification,contrastive",
+    shots: Annotated[int, typer.Option(min=1, help="How many templates to draw.")] = 1,
+    templates: Annotated[str | None, typer.Option(help="Template case names instead of drawn ones.")] = None,
+    labels: LabelsOption = None,
+    complete: CompleteOption = None,
+    refine: Annotated[str, typer.Option(help="Refinement: none.")] = "none",
+    components: ComponentsOption = "auto",
+    max_cases: Annotated[int | None, typer.Option(min=1, help="At most so many cases.")] = None,
+    backbone: BackboneOption = "embedded",
+    device: DeviceOption = "auto",
+    bank: BankOption = None,
+    bank_gb: BankGbOption = 20.0,
+    plane: PlaneOption = "auto",
+    window: WindowOption = "auto",
+    size: SizeOption = None,
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """Fit adapters on a few templates, predict all other cases, and report how well it went."""
+    from fewshot.evaluation import evaluate as run
+    from fewshot.evaluation import print_summary
+
+    with progress_bars() as progress:
+        measured = run(
+            dataset,
+            adapters=_names(adapters) or [],
+            backbone=_backbone(backbone, device),
+            bank=_bank(bank, bank_gb),
+            out=out,
+            shots=shots,
+            templates=_names(templates),
+            labels=_names(labels),
+            complete=complete,
+            seed=seed,
+            refine=refine,
+            components=components,
+            spec=_spec(plane, window, size),
+            max_cases=max_cases,
+            command=shlex.join(["fewshot", *sys.argv[1:]]),
+            progress=progress,
+        )
+    _write_json(json_file, measured)
+    print_summary(measured, results)
+    results.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def info() -> None:
+    """List adapters with their settings, and backbones."""
+    from dataclasses import fields
+
+    from fewshot.adapters import ADAPTERS
+    from fewshot.features import BACKBONES, default_bank_folder
+
+    results.print(f"fewshot {__version__}; feature bank: {default_bank_folder()}", markup=False)
+    for name, kind in ADAPTERS.items():
+        settings = ", ".join(f"{field.name}={field.default}" for field in fields(kind.Options))
+        results.print(
+            f"adapter {name}: {kind.description}\n    --set {settings}", markup=False, highlight=False
+        )
+    for name, entry in BACKBONES.items():
+        results.print(f"backbone {name}: {entry.description}", markup=False, highlight=False)
+
+
+def main() -> None:
+    """Run the console script: exit code 0 on success, 1 with one sentence on an expected failure, 2 on wrong use."""
+    try:
+        app()
+    except FewshotError as error:
+        errors.print(f"Error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("Stopped; what was finished is kept.", style="yellow")
+        sys.exit(130)
+
+
+def _backbone(name: str, device: str) -> Backbone:
+    from fewshot.features import load_backbone
+
+    return load_backbone(name, device=device)
+
+
+def _bank(folder: Path | None, gigabytes: float) -> FeatureBank:
+    from fewshot.features import FeatureBank, default_bank_folder
+
+    return FeatureBank(folder or default_bank_folder(), gigabytes=gigabytes)
+
+
+def _spec(plane: str, window: str, size: int | None) -> SliceSpec:
+    from fewshot.volumes import SliceSpec
+
+    return SliceSpec(plane=plane, window=window, size=size)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def _settings(pairs: list[str] | None, option: str = "--set", *, parse: bool = True) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise FewshotError(f"{option} {pair} is not of the form KEY=VALUE.")
+        settings[key] = value
+        if parse:
+            with suppress(json.JSONDecodeError):  # not a number or true/false: it is a word
+                settings[key] = json.loads(value)
+    return settings
+
+
+def _require_refiner(name: str) -> None:
+    from fewshot.evaluation import REFINERS
+
+    if name not in REFINERS:
+        raise FewshotError(f"There is no refinement {name}; choose {', '.join(REFINERS)}.")
+
+
+def _write_json(path: Path | None, content: dict[str, Any]) -> None:
+    if path:
+        path.write_text(json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    main()

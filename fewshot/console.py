@@ -1,0 +1,47 @@
+"""What the command line shows while it works: progress on stderr, one bar per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from fewshot.progress import Progress
+
+STAGES = {
+    "read": "Reading",
+    "features": "Computing features",
+    "train": "Training the adapter",
+    "predict": "Predicting",
+    "write": "Writing",
+}
+
+errors = Console(stderr=True)
+results = Console()
+
+
+@contextmanager
+def progress_bars(*, title: str = "") -> Iterator[Progress]:
+    """Draws what a ``Progress`` callback is told; values such as the accuracy stand behind the bar."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[values]}"),
+    )
+    with Bars(*columns, console=errors) as bars:
+        tasks = {}
+
+        def report(stage: str, done: int, total: int, **values: float) -> None:
+            if stage not in tasks:
+                label = f"{title} {STAGES.get(stage, stage)}".strip()
+                tasks[stage] = bars.add_task(label, total=total, values="")
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+            bars.update(tasks[stage], completed=done, total=total, values=shown)
+
+        yield report

@@ -1,0 +1,20 @@
+"""How good a few templates are on a dataset: protocol, metrics, summary, report."""
+
+from fewshot.evaluation.metrics import LabelScores, label_scores
+from fewshot.evaluation.protocol import REFINERS, evaluate
+from fewshot.evaluation.report import write_report
+from fewshot.evaluation.summary import print_summary, summarise, summarise_cases, summary_table
+from fewshot.evaluation.templates import sample_templates
+
+__all__ = [
+    "REFINERS",
+    "LabelScores",
+    "evaluate",
+    "label_scores",
+    "print_summary",
+    "sample_templates",
+    "summarise",
+    "summarise_cases",
+    "summary_table",
+    "write_report",
+]

@@ -1,0 +1,81 @@
+"""Predict images from files to files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewshot.errors import FewshotError
+from fewshot.features import Backbone, FeatureBank
+from fewshot.model import Model
+from fewshot.pictures import overlay
+from fewshot.pipeline import predict
+from fewshot.prediction import Prediction
+from fewshot.progress import Progress, silent
+from fewshot.volumes import read_volume, write_labels
+from fewshot.volumes.raw import case_name, extension_of
+
+
+def predict_files(
+    images: Sequence[Path],
+    model: Model,
+    out: Path,
+    *,
+    backbone: Backbone,
+    bank: FeatureBank,
+    components: str = "auto",
+    min_ml: float = 0.0,
+    picture: bool = False,
+    progress: Progress = silent,
+) -> dict[Path, Prediction]:
+    """Predict every image and write its label map, each as soon as it is there.
+
+    Args:
+        images: files or DICOM folders.
+        out: a label file for one image; a folder (made if missing) for several, or if it has no image extension.
+        picture: also write an overlay PNG beside each label map.
+
+    Returns:
+        Label file -> prediction.
+    """
+    targets = _targets(images, out)
+    predictions = {}
+    for done, (image, target) in enumerate(targets.items()):
+        progress("read", done, len(targets))
+        volume = read_volume(image)
+        prediction = predict(
+            volume,
+            model,
+            backbone=backbone,
+            bank=bank,
+            components=components,
+            min_ml=min_ml,
+            progress=progress,
+        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(target, prediction.labels, volume)
+        if picture:
+            overlay(
+                volume,
+                prediction.labels,
+                model.labels,
+                target.with_name(f"{case_name(target)}.overlay.png"),
+                title=volume.name,
+            )
+        predictions[target] = prediction
+        progress("read", done + 1, len(targets))
+    return predictions
+
+
+def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Image -> label file."""
+    if len(images) == 1 and extension_of(out) and not out.is_dir():
+        return {images[0]: out}
+    if extension_of(out) and not out.is_dir():
+        raise FewshotError(
+            f"{out} is one file, but there are {len(images)} images; give a folder with --out."
+        )
+    targets = {image: out / f"{case_name(image)}.nii.gz" for image in images}
+    if len(set(targets.values())) < len(images):
+        raise FewshotError("Two images have the same name; predict them into different folders.")
+    return targets

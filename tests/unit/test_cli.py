@@ -1,0 +1,205 @@
+"""The console script, as a person calls it: on files, with its exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from fewshot import cli
+from fewshot.volumes import read_labels, read_volume, write_labels
+from tests.unit.conftest import blobs
+
+NAMES = {"bright": 1, "dark": 2}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Four volumes with labels, as NIfTI files."""
+    import nibabel as nib
+
+    folder = tmp_path_factory.mktemp("dataset")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    for seed in range(4):
+        volume, labels = blobs(seed)
+        nib.save(nib.Nifti1Image(volume.array, volume.affine), folder / "images" / f"case_{seed}.nii.gz")
+        write_labels(folder / "labels" / f"case_{seed}.nii.gz", labels, volume)
+    (folder / "dataset.json").write_text(json.dumps({"labels": NAMES, "modality": "MR"}))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Call the script's main with arguments; returns its exit code and what it printed on stdout and stderr."""
+
+    def run(*arguments, capsys):
+        monkeypatch.setattr(sys, "argv", ["fewshot", *map(str, arguments)])
+        monkeypatch.setenv("FEWSHOT_BANK", str(tmp_path / "bank"))
+        monkeypatch.setattr(cli.errors, "file", None)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_fit_then_predict(run, dataset, tmp_path, capsys):
+    model, out = tmp_path / "adapter.safetensors", tmp_path / "found.nii.gz"
+    code, _ = run(
+        "fit",
+        dataset,
+        "--templates",
+        "case_0",
+        "--out",
+        model,
+        "--json",
+        tmp_path / "fit.json",
+        capsys=capsys,
+    )
+    assert code == 0
+    assert json.loads((tmp_path / "fit.json").read_text())["labels"] == NAMES
+    image = dataset / "images" / "case_1.nii.gz"
+    code, said = run(
+        "predict",
+        image,
+        "--model",
+        model,
+        "--out",
+        out,
+        "--picture",
+        "--json",
+        tmp_path / "p.json",
+        capsys=capsys,
+    )
+    assert code == 0
+    assert f"{out}: bright " in said.out
+    volume = read_volume(image)
+    found, truth = read_labels(out, volume), blobs(1)[1]
+    assert 2 * ((found == 1) & (truth == 1)).sum() / ((found == 1).sum() + (truth == 1).sum()) > 0.75
+    assert (tmp_path / "found.overlay.png").read_bytes().startswith(b"\x89PNG")
+    told = json.loads((tmp_path / "p.json").read_text())[str(out)]
+    assert set(told["confidence"]) == set(NAMES)
+
+
+def test_several_images_go_into_a_folder(run, dataset, tmp_path, capsys):
+    model = tmp_path / "adapter.safetensors"
+    run("fit", dataset, "--templates", "case_0,case_1", "--adapter", "basic", "--out", model, capsys=capsys)
+    images = [dataset / "images" / f"case_{seed}.nii.gz" for seed in (2, 3)]
+    code, _ = run("predict", *images, "--model", model, "--out", tmp_path / "found", capsys=capsys)
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["case_2.nii.gz", "case_3.nii.gz"]
+
+
+def test_evaluate_writes_results_and_a_report(run, dataset, tmp_path, capsys):
+    code, said = run(
+        "evaluate",
+        dataset,
+        "--adapters",
+        "basic,classification",
+        "--shots",
+        1,
+        "--out",
+        tmp_path / "ev",
+        capsys=capsys,
+    )
+    assert code == 0
+    results = json.loads((tmp_path / "ev" / "results.json").read_text())
+    assert {row["adapter"] for row in results["rows"]} == {"basic", "classification"}
+    assert len(results["rows"]) == 3 * 2 * 2
+    assert (tmp_path / "ev" / "report.html").stat().st_size > 1000
+    assert "classification" in said.out
+
+
+def test_extract_fills_the_bank_for_a_model(run, dataset, tmp_path, capsys):
+    model = tmp_path / "adapter.safetensors"
+    run("fit", dataset, "--templates", "case_0", "--adapter", "basic", "--out", model, capsys=capsys)
+    code, said = run("extract", dataset, "--like", model, capsys=capsys)
+    assert (code, said.out.split()[0]) == (0, "3"), "the template's features were there already"
+    image = dataset / "images" / "case_3.nii.gz"
+    run(
+        "predict",
+        image,
+        "--model",
+        model,
+        "--out",
+        tmp_path / "f.nii.gz",
+        "--json",
+        tmp_path / "p.json",
+        capsys=capsys,
+    )
+    (told,) = json.loads((tmp_path / "p.json").read_text()).values()
+    assert told["provenance"]["features_from_bank"]
+
+
+def test_extract_names_what_it_cannot_read(run, dataset, tmp_path, capsys):
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    (studies / "good.nii.gz").write_bytes((dataset / "images" / "case_0.nii.gz").read_bytes())
+    (studies / "bad.nii.gz").write_bytes(b"junk")
+    code, said = run("extract", studies, capsys=capsys)
+    assert code == 0
+    assert "1 computed, 0 already there, 1 left out" in said.out
+    assert "bad.nii.gz" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "{data}", "--templates", "case_9", "--out", "m"], "case_9"),
+        (
+            ["fit", "{data}", "--templates", "case_0", "--out", "m", "--adapter", "magic"],
+            "no adapter 'magic'",
+        ),
+        (["fit", "{data}", "--templates", "case_0", "--out", "m", "--set", "epochs"], "KEY=VALUE"),
+        (["fit", "{data}", "--templates", "case_0", "--out", "m", "--labels", "liver"], "liver"),
+        (
+            ["predict", "{data}/images/case_0.nii.gz", "--model", "none", "--out", "x.nii.gz"],
+            "no model file none",
+        ),
+        (["evaluate", "{data}/nothing", "--out", "x"], "nothing"),
+        (["evaluate", "{data}", "--out", "{out}", "--refine", "magic"], "magic"),
+        (["extract", "{data}/nothing"], "no folder"),
+        (["evaluate", "{data}", "--out", "{out}", "--plane", "up"], "no plane"),
+        (["evaluate", "{data}", "--out", "{out}", "--backbone", "nothing"], "no backbone"),
+    ],
+)
+def test_expected_failures_are_one_sentence_and_exit_code_1(run, dataset, tmp_path, capsys, arguments, words):
+    filled = [argument.format(data=dataset, out=tmp_path / "out") for argument in arguments]
+    code, said = run(*filled, capsys=capsys)
+    assert code == 1
+    assert words in said.err
+    assert "Traceback" not in said.err
+
+
+def test_wrong_use_is_exit_code_2():
+    assert CliRunner().invoke(cli.app, ["fit"]).exit_code == 2
+    assert CliRunner().invoke(cli.app, ["nonsense"]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["demo", "serve", "extract", "fit", "predict", "evaluate", "info"])
+def test_help_is_complete(command):
+    shown = CliRunner().invoke(cli.app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert command in shown.output
+
+
+def test_info_lists_adapters_and_backbones(run, capsys):
+    code, said = run("info", capsys=capsys)
+    assert code == 0
+    for name in ("contrastive", "references=100", "dinov2_vits14_reg", "embedded"):
+        assert name in said.out
+
+
+def test_the_console_script_is_installed(dataset):
+    """And answers quickly: nothing heavy is imported before a command needs it."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "fewshot.cli", "--help"], capture_output=True
+    )
+    assert done.returncode == 0
+    assert b"evaluate" in done.stdout
+    assert b"torch" not in done.stderr
