@@ -32,6 +32,7 @@ def contrastive_rows() -> list[Row]:
         targets,
         torch.arange(4000) % 10,
         torch.nn.functional.one_hot(targets, 2).bool(),
+        torch.ones(4000),
     )
     contrastive = ContrastiveAdapter.create(DIM, 1, {"epochs": 1, "references": TEMPLATES})
     classification = ClassificationAdapter.create(DIM, 1, {"epochs": 1})

@@ -94,31 +94,32 @@ def collect_samples(
     """
     generator = np.random.default_rng(seed)
     quota = min(PIXELS_PER_LABEL, MAX_PIXELS // (len(labels) + BACKGROUND_FACTOR))
-    counts = _pixel_counts(templates, labels)
+    quotas = np.array([quota * BACKGROUND_FACTOR] + [quota] * len(labels))
+    stacks = [SliceStack(template.volume, spec, patch=backbone.patch) for template in templates]
+    maps = [_known_classes(template, stack, labels) for template, stack in zip(templates, stacks, strict=True)]
+    counts = sum(np.bincount(classes[classes >= 0], minlength=len(labels) + 1) for classes in maps)
+    shares = np.minimum(1, quotas / np.maximum(1, counts))
     parts, slice_offset = [], 0
-    for template in templates:
-        stack = SliceStack(template.volume, spec, patch=backbone.patch)
+    for template, stack, classes in zip(templates, stacks, maps, strict=True):
         entry = bank.features(stack, backbone, progress=progress)
-        classes = stack.slices(_class_map(template, labels))
-        classes[entry.rows < 0] = -1  # a slice of air has no features
-        if not template.complete:
-            classes[~(classes > 0).any((1, 2))] = -1
         possible = torch.tensor([True] + [name not in template.drawn for name in labels])
-        for target in range(len(labels) + 1):
-            share = quota * (BACKGROUND_FACTOR if target == 0 else 1) / max(1, counts[target])
+        for target, share in enumerate(shares):
             places = _draw(classes, target, share, generator)
             if not len(places):
                 continue
-            row = possible.clone() if target == 0 else torch.arange(len(labels) + 1) == target
+            row = possible if target == 0 else torch.arange(len(labels) + 1) == target
             parts.append(
                 Samples(
                     features=_features_at(entry.features, entry.rows, stack, places),
                     targets=torch.full((len(places),), target),
                     slices=torch.from_numpy(places[:, 0]) + slice_offset,
                     possible=row.expand(len(places), -1),
+                    weights=torch.full((len(places),), float(1 / share)),
                 )
             )
         slice_offset += len(classes)
+    if not parts:
+        raise FewshotError("No labelled slice of the templates shows anything but air; check image and label.")
     samples = Samples(*(torch.cat([getattr(p, f) for p in parts]) for f in Samples.__dataclass_fields__))
     _require_all(samples, labels)
     return samples
@@ -157,13 +158,14 @@ def _class_map(template: Template, labels: Sequence[str]) -> np.ndarray:
     return lookup[template.labels]
 
 
-def _pixel_counts(templates: Sequence[Template], labels: Sequence[str]) -> np.ndarray:
-    """How many voxels each class has in all templates; background counted over whole volumes."""
-    counts = np.zeros(len(labels) + 1)
-    for template in templates:
-        classes = _class_map(template, labels)
-        counts += np.bincount(np.maximum(classes, 0).ravel(), minlength=len(labels) + 1)
-    return counts
+def _known_classes(template: Template, stack: SliceStack, labels: Sequence[str]) -> np.ndarray:
+    """int32 ``[S, rows, cols]``: the class of every pixel of which it is known, else -1."""
+    classes = stack.slices(_class_map(template, labels))
+    classes[stack.air] = -1  # a slice of air has no features
+    if not template.complete:
+        labelled = (stack.slices(template.labels) > 0).any((1, 2))
+        classes[~labelled] = -1
+    return classes
 
 
 def _draw(classes: np.ndarray, target: int, share: float, generator: np.random.Generator) -> np.ndarray:

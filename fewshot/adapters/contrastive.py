@@ -43,12 +43,13 @@ class ContrastiveAdapter(Adapter):
 
         Attributes:
             hidden: widths of the two layers of f.
-            negatives: share of negative pairs in a batch; the paper pairs both kinds equally.
+            negatives: share of negative pairs in a batch. The paper does not say; 0.8 found more than 0.5 on four
+                of five sets (docs/explanation/method.md).
             references: template vectors compared with at inference, shared among the labels (at least 4 each).
         """
 
         hidden: tuple[int, int] = (64, 64)
-        negatives: float = 0.5
+        negatives: float = 0.8
         references: int = 100
 
     references: Tensor
@@ -110,7 +111,10 @@ class ContrastiveAdapter(Adapter):
 
 
 class PairSampler:
-    """Draws pairs of pixels: first in a label's RoI, second inside (positive) or surely outside it (negative)."""
+    """Draws pairs of pixels: first in a label's RoI, second inside (positive) or surely outside it (negative).
+
+    Negatives are "anywhere in the non-RoI region" (paper, figure 3), as often as such pixels occur in the slices.
+    """
 
     def __init__(self, samples: Samples, *, negatives: float, generator: torch.Generator) -> None:
         self._negatives = negatives
@@ -118,6 +122,7 @@ class PairSampler:
         labels = range(1, samples.labels + 1)
         self._inside = [torch.nonzero(samples.targets == label).flatten() for label in labels]
         self._outside = [samples.certain_negatives(label) for label in labels]
+        self._weights = [samples.weights[outside] for outside in self._outside]
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Indices of both pixels and the class of each pair, ``[count]`` each; labels in equal parts."""
@@ -130,7 +135,7 @@ class PairSampler:
             second[mine] = self._pick(inside, int(mine.sum()))
             apart = mine & negative
             if len(outside):
-                second[apart] = self._pick(outside, int(apart.sum()))
+                second[apart] = self._pick_outside(index, int(apart.sum()))
             else:
                 negative = (
                     negative & ~mine
@@ -139,6 +144,12 @@ class PairSampler:
 
     def _pick(self, members: Tensor, count: int) -> Tensor:
         return members[torch.randint(len(members), (count,), generator=self._generator)]
+
+    def _pick_outside(self, index: int, count: int) -> Tensor:
+        if not count:
+            return self._outside[index][:0]
+        drawn = torch.multinomial(self._weights[index], count, replacement=True, generator=self._generator)
+        return self._outside[index][drawn]
 
 
 def own_class_weights(reference_labels: Tensor, classes: int) -> Tensor:

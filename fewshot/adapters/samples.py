@@ -22,12 +22,15 @@ class Samples:
         slices: int64 ``[N]``; which labelled slice each pixel comes from.
         possible: bool ``[N, L + 1]``; classes that the pixel may have. A background pixel of a template on which
             label k was never drawn may belong to k.
+        weights: float32 ``[N]``; how many pixels of the labelled slices each stands for, because large classes
+            are drawn more sparsely than small ones.
     """
 
     features: Tensor
     targets: Tensor
     slices: Tensor
     possible: Tensor
+    weights: Tensor
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -38,7 +41,13 @@ class Samples:
         return self.possible.shape[1] - 1
 
     def __getitem__(self, index: Tensor) -> Samples:
-        return Samples(self.features[index], self.targets[index], self.slices[index], self.possible[index])
+        return Samples(
+            self.features[index],
+            self.targets[index],
+            self.slices[index],
+            self.possible[index],
+            self.weights[index],
+        )
 
     def certain_negatives(self, label: int) -> Tensor:
         """Indices of pixels that surely lie outside a label's RoI."""
@@ -69,18 +78,22 @@ class Samples:
 
 
 def balanced_indices(targets: Tensor, generator: torch.Generator, *, limit: int) -> Tensor:
-    """Indices with the same number of pixels of every class, at most ``limit``; rare classes are repeated.
+    """Indices with as many background pixels as label pixels, and the same number of every label.
 
-    The paper draws background pixels "matching the number of pixels in foreground to maintain class balance";
-    with several labels every label gets that weight.
+    The paper draws background pixels "matching the number of pixels in foreground to maintain class balance".
+    Labels with fewer pixels are repeated.
+
+    Args:
+        targets: ``[N]`` classes, 0 is background.
+        limit: at most so many pixels of a label.
     """
-    classes, counts = targets.unique(return_counts=True)
+    labels, counts = targets[targets > 0].unique(return_counts=True)
     wanted = int(min(limit, counts.max()))
     drawn = []
-    for target in classes:
+    for target, number in [(0, wanted * len(labels)), *((int(label), wanted) for label in labels)]:
         members = torch.nonzero(targets == target).flatten()
-        if len(members) >= wanted:
-            drawn.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
-        else:
-            drawn.append(members[torch.randint(len(members), (wanted,), generator=generator)])
+        if len(members) >= number:
+            drawn.append(members[torch.randperm(len(members), generator=generator)[:number]])
+        elif len(members):
+            drawn.append(members[torch.randint(len(members), (number,), generator=generator)])
     return torch.cat(drawn)

@@ -140,6 +140,7 @@ class FeatureBank:
         try:
             metadata = {"signature": _canonical(signature), "checksum": _checksum(features)}
             save_file({"features": features, "rows": rows}, temporary, metadata=metadata)
+            temporary.chmod(self.folder.stat().st_mode & 0o666)  # readable by whoever may use the folder
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

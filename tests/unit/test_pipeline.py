@@ -58,7 +58,9 @@ def test_the_result_says_what_it_is(model, embedded, shared_bank):
         assert 0.3 < prediction.confidence[name] <= 1
     assert prediction.provenance["model"] == model.digest
     assert prediction.provenance["templates"] == ["blobs_0"]
-    assert prediction.timings["total"] == pytest.approx(sum(v for k, v in prediction.timings.items() if k != "total"))
+    assert prediction.timings["total"] == pytest.approx(
+        sum(v for k, v in prediction.timings.items() if k != "total")
+    )
     assert prediction.probabilities.shape == (3, *query.array.shape)
     np.testing.assert_allclose(prediction.probabilities.astype(np.float32).sum(0), 1, atol=2e-3)
     agree = prediction.probabilities.argmax(0) == prediction.labels
@@ -113,7 +115,9 @@ def test_the_same_seed_fits_the_same_model(model, embedded, shared_bank):
 
 
 def test_a_constant_volume_is_left_empty_and_says_so(model, embedded, shared_bank):
-    empty = Volume(np.full((16, 16, 4), 7, np.float32), np.diag([2.0, 2.0, 6.0, 1.0]), "MR", "flat", None, True, ())
+    empty = Volume(
+        np.full((16, 16, 4), 7, np.float32), np.diag([2.0, 2.0, 6.0, 1.0]), "MR", "flat", None, True, ()
+    )
     prediction = pipeline.predict(empty, model, backbone=embedded, bank=shared_bank)
     assert not prediction.labels.any()
     assert prediction.confidence == {"bright": None, "dark": None}

@@ -68,7 +68,9 @@ def test_pixels_of_a_label_that_is_not_wanted_are_left_out(collect):
     assert samples.labels == 1
     everything = collect([Template(volume, labels, NAMES)], ["bright", "dark"])
     background = everything.features[everything.targets == 0].double().mean(0)
-    torch.testing.assert_close(samples.features[samples.targets == 0].double().mean(0), background, atol=0.1, rtol=0.1)
+    torch.testing.assert_close(
+        samples.features[samples.targets == 0].double().mean(0), background, atol=0.1, rtol=0.1
+    )
 
 
 def test_features_belong_to_their_pixels(collect, tiny, bank):
@@ -98,6 +100,26 @@ def test_draws_are_limited_and_repeatable(collect, monkeypatch):
     torch.testing.assert_close(one.features, again.features)
 
 
+def test_background_is_drawn_from_the_labelled_slices_in_full_number(collect, monkeypatch):
+    """However few slices are labelled, background is not short, and weights say what each pixel stands for."""
+    monkeypatch.setattr("fewshot.support.PIXELS_PER_LABEL", 200)
+    volume, labels = blobs(0)
+    samples = collect([Template(volume, partly(labels, [4]), NAMES)], ["bright", "dark"])
+    background = samples.targets == 0
+    assert 390 <= background.sum() <= 410
+    assert samples.weights[background].sum() == pytest.approx((labels[:, :, 4] == 0).sum(), rel=0.02)
+
+
+def test_a_labelled_slice_of_air_teaches_nothing(collect):
+    volume, labels = blobs(0)
+    volume.array[:, :, 2:] = volume.array.min()
+    samples = collect([Template(volume, labels, {"bright": 1, "dark": 2})], ["bright"])
+    assert samples.slices.max() < 2
+    volume.array[:] = 0
+    with pytest.raises(FewshotError, match="anything but air"):
+        collect([Template(volume, labels, NAMES)], ["bright"])
+
+
 def test_names_come_in_order_of_appearance():
     volume, labels = blobs(0)
     templates = [
@@ -111,7 +133,9 @@ def test_names_come_in_order_of_appearance():
 def test_parts_are_counted_in_the_templates(complete):
     volume, labels = blobs(0)
     labels = np.where(labels > 0, 1, 0).astype(np.uint16)  # two balls, one label
-    parts = parts_per_label([Template(volume, labels, {"balls": 1}, complete)], ["balls"], SliceSpec(size=64), 8)
+    parts = parts_per_label(
+        [Template(volume, labels, {"balls": 1}, complete)], ["balls"], SliceSpec(size=64), 8
+    )
     assert parts == [2]
 
 

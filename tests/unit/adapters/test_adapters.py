@@ -21,7 +21,7 @@ def clusters(labels: int, *, per_class: int = 120, slices: int = 8, seed: int = 
     centres = torch.cat([torch.zeros(1, DIM), 6 * torch.eye(DIM)[:labels]])
     features = centres[targets] + 0.7 * torch.randn(len(targets), DIM, generator=generator)
     possible = torch.nn.functional.one_hot(targets, labels + 1).bool()
-    return Samples(features, targets, torch.arange(len(targets)) % slices, possible)
+    return Samples(features, targets, torch.arange(len(targets)) % slices, possible, torch.ones(len(targets)))
 
 
 @pytest.fixture(params=[(name, labels) for name in ADAPTERS for labels in (1, 3)], ids=str)
@@ -153,7 +153,7 @@ def test_background_of_a_template_without_a_label_does_not_count_against_it():
     targets = torch.where(hidden, 0, both.targets)
     possible = torch.nn.functional.one_hot(targets, 3).bool()
     possible[hidden, 2] = True
-    samples = Samples(both.features, targets, both.slices, possible)
+    samples = Samples(both.features, targets, both.slices, possible, both.weights)
     for name in ("classification", "contrastive"):
         adapter = ADAPTERS[name].create(DIM, 2, {"epochs": 15})
         adapter.fit(samples)

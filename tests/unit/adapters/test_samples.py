@@ -10,7 +10,7 @@ from fewshot.adapters.samples import balanced_indices
 def samples(targets, slices):
     targets, slices = torch.tensor(targets), torch.tensor(slices)
     possible = torch.nn.functional.one_hot(targets, int(targets.max()) + 1).bool()
-    return Samples(torch.randn(len(targets), 3), targets, slices, possible)
+    return Samples(torch.randn(len(targets), 3), targets, slices, possible, torch.ones(len(targets)))
 
 
 def test_with_enough_slices_whole_slices_are_held_out():
@@ -37,7 +37,7 @@ def test_with_few_slices_pixels_of_every_class_are_held_out(seed):
     assert (held.targets == 1).sum() == 4
 
 
-def test_balanced_classes_weigh_the_same():
+def test_background_weighs_as_much_as_all_labels_together():
     targets = torch.tensor([0] * 500 + [1] * 40 + [2] * 7)
     index = balanced_indices(targets, torch.Generator().manual_seed(0), limit=100)
-    assert torch.bincount(targets[index]).tolist() == [100, 100, 100]
+    assert torch.bincount(targets[index]).tolist() == [80, 40, 40]

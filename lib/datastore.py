@@ -1,0 +1,184 @@
+"""The studies folder: MONAI Label's local datastore, which checks a label before it replaces another one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
+from monailabel.interfaces.datastore import DefaultLabelTag
+from typing_extensions import override
+
+from lib.files import stamp, write_json
+
+logger = logging.getLogger(__name__)
+
+READABLE = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg")
+
+Check = Callable[[Path, Path, dict[str, Any], str], None]
+"""Called with image, label file, the submission's parameters and the image's id; raises to refuse."""
+
+
+class StudiesFolder(LocalDatastore):
+    """Images and labels in one folder, shared by the server and its background processes.
+
+    Beyond `LocalDatastore`: a final label is checked before anything is overwritten; label files and the
+    datastore's own JSON are replaced in one step; and every change starts from what is on disk, so that
+    the server and a batch inference do not write over each other's entries.
+
+    Args:
+        folder: the studies.
+        extensions: patterns such as `*.nii.gz`; those that cannot be read are left out.
+        check: refuses a label that must not be saved.
+        auto_reload: watch the folder.
+        read_only: change nothing when opening it.
+    """
+
+    def __init__(
+        self, folder: str, *, extensions: list[str], check: Check, auto_reload: bool, read_only: bool
+    ) -> None:
+        self._check = check
+        self._mutex = threading.RLock()
+        self._file_lock = FileLock(Path(folder) / ".lock")
+        self._config_ts: object = None
+        super().__init__(
+            folder,
+            extensions=[pattern for pattern in extensions if pattern.lower().endswith(READABLE)],
+            auto_reload=auto_reload,
+            read_only=read_only,
+        )
+        if auto_reload:
+            self._handler.on_moved = self._on_moved_event  # a file renamed into place is not "created"
+
+    @override
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None
+    ) -> str:
+        """Save a label; a final one only after it was checked.
+
+        Raises:
+            HTTPException: 404 for an unknown image, 422 for a label that cannot be one; nothing is changed.
+        """
+        if not label_tag or Path(label_tag).name != label_tag:
+            raise HTTPException(422, f"A label cannot have the tag {label_tag!r}: use final or original.")
+        source, info = Path(label_filename), dict(label_info or {})
+        image = self.get_image_uri(image_id)
+        if not image:
+            raise HTTPException(404, f"There is no image {image_id} in these studies.")
+        if label_tag == DefaultLabelTag.FINAL.value:
+            self._check(Path(image), source, info, image_id)
+        _, extension = self._to_id(source.name)
+        folder = Path(self._datastore.label_path(label_tag))
+        target = folder / f"{image_id}{extension}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as beside, self._change() as objects:
+            copy = Path(shutil.copy(source, beside))
+            if image_id not in objects:
+                raise HTTPException(404, f"Image {image_id} was removed while its label was being saved.")
+            before = objects[image_id].labels.get(label_tag)
+            os.replace(copy, target)
+            info.update(ts=int(time.time()), name=target.name)
+            objects[image_id].labels[label_tag] = DataModel(info=info, ext=extension)
+            if before is not None and before.ext != extension:
+                (folder / f"{image_id}{before.ext}").unlink(missing_ok=True)
+        logger.info("Saved the label of %s with tag %s", image_id, label_tag)
+        return image_id
+
+    @override
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        with self._mutex:
+            self._init_from_datastore_file()
+            return str(super().add_image(image_id, image_filename, image_info))
+
+    @override
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        with self._change() as objects:
+            if image_id not in objects:
+                raise HTTPException(404, f"There is no image {image_id} in these studies.")
+            objects[image_id].image.info.update(info)
+
+    @override
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        with self._change() as objects:
+            if label_id not in objects or label_tag not in objects[label_id].labels:
+                raise HTTPException(404, f"There is no label {label_id} with tag {label_tag}.")
+            objects[label_id].labels[label_tag].info.update(info)
+
+    def _on_moved_event(self, event: Any) -> None:
+        if event.dest_path == self._datastore_config_path:
+            self._init_from_datastore_file()
+        else:
+            self._on_any_event(event)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other thread and no other process changes the datastore."""
+        with self._mutex, self._file_lock:
+            yield
+
+    @contextmanager
+    def _change(self) -> Iterator[dict[str, Any]]:
+        """The objects as they are on disk, to be changed and then written back."""
+        with self._locked():
+            self._init_from_datastore_file()
+            yield self._datastore.objects
+            self._update_datastore_file()
+
+    @override
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        with self._locked():
+            file = Path(self._datastore_config_path)
+            seen = stamp(file)
+            if seen == self._config_ts or not file.exists():
+                return
+            try:
+                content = LocalDatastoreModel.model_validate_json(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                if throw_exception:
+                    raise
+                logger.error("%s cannot be read, the last known state is kept: %s", file, error)
+                return
+            content.base_path = self._datastore_path
+            self._datastore, self._config_ts = content, seen
+
+    @override
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        if lock:
+            with self._locked():
+                return self._update_datastore_file(lock=False)
+        file = Path(self._datastore_config_path)
+        write_json(file, self._datastore.model_dump(exclude={"base_path"}))
+        self._config_ts = stamp(file)
+        return None
+
+    @override
+    def _reconcile_datastore(self) -> None:
+        with self._locked():
+            super()._reconcile_datastore()
+
+    @override
+    def _remove_non_existing(self) -> int:
+        """Forget what is gone, entry by entry: other threads read the dictionary meanwhile."""
+        self._init_from_datastore_file()
+        objects, gone = self._datastore.objects, 0
+        images = Path(self._datastore.image_path())
+        for image_id, entry in list(objects.items()):
+            if not (images / f"{image_id}{entry.image.ext}").exists():
+                del objects[image_id]
+                gone += 1
+                continue
+            for tag, label in list(entry.labels.items()):
+                if not (Path(self._datastore.label_path(tag)) / f"{image_id}{label.ext}").exists():
+                    del entry.labels[tag]
+                    gone += 1
+        return gone

@@ -1,0 +1,5 @@
+"""Infer tasks."""
+
+from lib.infers.segmentation import Segmentation
+
+__all__ = ["Segmentation"]

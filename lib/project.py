@@ -1,0 +1,146 @@
+"""Everything that the tasks of one server share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.datastore import Datastore
+
+from fewshot.errors import FewshotError
+from lib.configs.settings import AppSettings
+from lib.engine import Engine
+from lib.labels import LARGEST, LabelDictionary
+from lib.studies import StudiesDescription, describe_studies
+from lib.templates import (
+    Submission,
+    by_model,
+    check_values,
+    list_submissions,
+    read_image,
+    read_template,
+    voxel_names,
+)
+from lib.workspace import Workspace
+
+if TYPE_CHECKING:
+    from fewshot.support import Template
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Project:
+    """One set of studies with its workspace, label dictionary and engine.
+
+    Attributes:
+        datastore: set once MONAI Label has made it.
+    """
+
+    settings: AppSettings
+    workspace: Workspace
+    description: StudiesDescription
+    labels: LabelDictionary
+    engine: Engine
+    datastore: Datastore = field(default=None)
+
+    @classmethod
+    def open(cls, app_dir: str, studies: str, settings: AppSettings) -> Project:
+        """Open the workspace of these studies and take over the configured label names.
+
+        Raises:
+            FewshotError: if the workspace or what is in it cannot be used.
+        """
+        workspace = Workspace.open(app_dir, studies, settings.workspace)
+        labels = LabelDictionary(workspace.labels)
+        labels.fix(settings.labels) if settings.labels else labels.add(())
+        slicing = {"plane": settings.plane, "window": settings.window, "size": settings.size}
+        engine = Engine(
+            workspace.backbone(settings.backbone),
+            bank=settings.bank,
+            gigabytes=settings.bank_gb,
+            slicing={key: value for key, value in slicing.items() if value is not None},
+        )
+        return cls(settings, workspace, describe_studies(studies), labels, engine)
+
+    @property
+    def complete(self) -> bool:
+        """Whether a template's slices without label are background."""
+        told = self.settings.complete
+        return bool(self.description.complete if told is None else told)
+
+    def submissions(self) -> list[Submission]:
+        """All labels that people submitted, see `lib.templates`."""
+        return list_submissions(self.datastore, self.description, self.labels)
+
+    def templates(self, submissions: Sequence[Submission]) -> list[Template]:
+        """Submissions with their images, as the engine takes them.
+
+        Raises:
+            FewshotError: if one cannot be read.
+        """
+        return [
+            read_template(
+                submission,
+                Path(self.datastore.get_image_uri(submission.image_id)),
+                description=self.description,
+                labels=self.labels,
+                complete=self.complete,
+            )
+            for submission in submissions
+        ]
+
+    def drawn_labels(self, templates: Sequence[Template]) -> dict[str, int]:
+        """The labels that occur in a template, with the app's values, in their order."""
+        from fewshot.support import label_names
+
+        drawn = set(label_names(templates))
+        return {name: value for name, value in self.labels.read().items() if name in drawn}
+
+    def require_templates(self) -> None:
+        """Refuse a training for which there is nothing to learn from.
+
+        Raises:
+            HTTPException: with what to do first.
+        """
+        from lib.models import NO_TEMPLATE
+
+        if not self.submissions():
+            raise HTTPException(409, NO_TEMPLATE)
+
+    def check_label(self, image: Path, label: Path, info: dict[str, Any], image_id: str) -> None:
+        """Refuse a label that could not be a template.
+
+        Raises:
+            HTTPException: with the reason.
+        """
+        from fewshot.volumes import read_labels
+
+        what = f"The label of {image_id}"
+        try:
+            drawn = read_labels(label, read_image(image, self.description))
+            if by_model(info):
+                return
+            names = voxel_names(info, what, self.description, self.labels.read())
+            check_values(drawn, names, what)
+            self._require_room([name for name in names.values() if name])
+        except FewshotError as error:
+            sentence = str(error).replace(str(label), "the label file")
+            raise HTTPException(422, f"{what} was not saved. {sentence}") from error
+
+    def learn_names(self, image_id: str) -> None:
+        """Take the label names of an image's submission into the dictionary."""
+        for submission in list_submissions(self.datastore, self.description, self.labels, only=image_id):
+            self.labels.add(name for name in submission.names.values() if name)
+
+    def _require_room(self, names: Sequence[str]) -> None:
+        new = {name for name in names if self.labels.current(name) is None}
+        if len(new) + len(self.labels.read()) > LARGEST:
+            raise FewshotError(
+                f"Its {len(new)} new labels would make {len(new) + len(self.labels.read())}: one workspace holds "
+                f"{LARGEST}, because viewers ask for 8-bit results."
+            )

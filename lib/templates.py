@@ -1,0 +1,175 @@
+"""Templates: labels that people submitted, read by label name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from fewshot.errors import FewshotError
+from lib.files import stamp
+from lib.labels import NOT_LABELS, LabelDictionary, clean_name
+from lib.studies import StudiesDescription
+
+if TYPE_CHECKING:
+    from fewshot.support import Template
+    from fewshot.volumes import Volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A label that somebody finished.
+
+    Attributes:
+        image_id: the image's id in the datastore.
+        label: the label file.
+        names: voxel value -> label name as submitted, None for a segment that is no label; values that
+            are missing must not occur.
+        stamp: changes when the label is submitted again.
+    """
+
+    image_id: str
+    label: Path
+    names: dict[int, str | None]
+    stamp: tuple[Any, ...]
+
+
+def list_submissions(
+    datastore: Datastore, description: StudiesDescription, labels: LabelDictionary, *, only: str | None = None
+) -> list[Submission]:
+    """All final labels that people submitted; a model's own results never count.
+
+    Args:
+        datastore: where they are.
+        description: what dataset.json says.
+        labels: the app's dictionary.
+        only: look at the label of this image alone.
+
+    Raises:
+        FewshotError: for a label that does not say which structures its values are.
+    """
+    submissions = []
+    tag = DefaultLabelTag.FINAL.value
+    for image_id, entry in sorted(datastore.json()["objects"].items()):
+        label = entry["labels"].get(tag)
+        if label is None or by_model(label["info"]) or only not in (None, image_id):
+            continue
+        if isinstance(datastore, DICOMWebDatastore) and not label["info"].get("label_info"):
+            # MONAI Label numbers the segments of a DICOM SEG anew and forgets their names
+            raise FewshotError(
+                f"The label of {image_id} came from the DICOM server without label names: submit it from 3D Slicer."
+            )
+        # DICOMWebDatastore.get_label_uri expects the id of a SEG series and would download it
+        path = Path(LocalDatastore.get_label_uri(datastore, image_id, tag))
+        names = voxel_names(label["info"], f"The label of {image_id}", description, labels.read())
+        submissions.append(Submission(image_id, path, names, (label["info"].get("ts"), *stamp(path))))
+    return submissions
+
+
+def by_model(info: Mapping[str, Any]) -> bool:
+    """Whether a label is what a model said and nobody submitted."""
+    return "model" in info and "label_info" not in info
+
+
+def voxel_names(
+    info: Mapping[str, Any], what: str, description: StudiesDescription, labels: Mapping[str, int]
+) -> dict[int, str | None]:
+    """Voxel value -> label name.
+
+    Slicer gives the n-th entry of `label_info` the voxel value n; its `idx` also counts segments that
+    were not sent and is not to be used. Labels without `label_info` are read by dataset.json, else by
+    the app's own dictionary.
+
+    Args:
+        info: the label's info in the datastore, or the parameters of a submission.
+        what: how messages call the label.
+        description: what dataset.json says.
+        labels: the app's dictionary.
+
+    Raises:
+        FewshotError: if names are missing or cannot be names.
+    """
+    entries = info.get("label_info")
+    if entries:
+        if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+            raise FewshotError(f'{what} has a label_info that is not a list of {{"name", "idx"}}.')
+        listed = [entry.get("name") for entry in entries]
+        return {
+            value: None if name in NOT_LABELS else clean_name(name)
+            for value, name in enumerate(listed, start=1)
+        }
+    by_value = description.labels or labels
+    if not by_value:
+        raise FewshotError(
+            f"{what} does not name its structures: submit it with label_info, put a dataset.json with "
+            '{"labels": {"name": value}} beside the studies, or start the server with --conf labels.'
+        )
+    return {value: name for name, value in by_value.items()}
+
+
+def read_template(
+    submission: Submission,
+    image: Path,
+    *,
+    description: StudiesDescription,
+    labels: LabelDictionary,
+    complete: bool,
+) -> Template:
+    """A submission as the engine takes it, with the app's own label values.
+
+    Raises:
+        FewshotError: if image or label cannot be read or do not belong together.
+    """
+    from fewshot.support import Template
+    from fewshot.volumes import read_labels
+
+    volume = read_image(image, description)
+    what = f"The label of {submission.image_id}"
+    drawn = read_labels(submission.label, volume)
+    check_values(drawn, submission.names, what)
+    labels.add(name for name in submission.names.values() if name)
+    lookup = np.zeros(int(drawn.max()) + 1, np.uint16)
+    names: dict[str, int] = {}
+    for value, name in submission.names.items():
+        known = labels.current(name) if name else None
+        if known:
+            names[known[0]] = known[1]
+            if value < len(lookup):
+                lookup[value] = known[1]
+    return Template(volume=volume, labels=lookup[drawn], names=names, complete=complete)
+
+
+def check_values(drawn: np.ndarray, names: Mapping[int, str | None], what: str) -> None:
+    """Refuse a label map with nothing in it, or with a value that has no name.
+
+    Raises:
+        FewshotError: in these cases.
+    """
+    present = [int(value) for value in np.flatnonzero(np.bincount(drawn.ravel())) if value]
+    if not any(names.get(value, value) for value in present):
+        raise FewshotError(f"{what} is empty: draw at least one structure on one slice.")
+    if unnamed := [value for value in present if value not in names]:
+        raise FewshotError(
+            f"{what} holds the value {unnamed[0]}, which has no name: its names are "
+            f"{', '.join(f'{value} {name}' for value, name in names.items())}."
+        )
+
+
+def read_image(path: Path, description: StudiesDescription) -> Volume:
+    """Read an image of the studies, with the modality that dataset.json says.
+
+    Raises:
+        FewshotError: if it cannot be read as one volume.
+    """
+    from fewshot.volumes import read_volume
+
+    return read_volume(path, modality=description.modality or None)

@@ -1,0 +1,5 @@
+"""Train tasks."""
+
+from lib.trainers.adapter import AdapterTrainer
+
+__all__ = ["AdapterTrainer"]

@@ -1,0 +1,110 @@
+"""Where one set of studies keeps its label names, adapters and training statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewshot.errors import FewshotError
+from lib.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BACKBONE = "embedded"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one set of studies; nothing in it is shared with other studies.
+
+    ```
+    labels.json                        label names and their values
+    backbone.json                      the backbone whose features the adapters use
+    adapters/MODEL/VERSION.safetensors trained adapters, the last five of each model
+    stats/MODEL.json                   how the last training went
+    ```
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, app_dir: str | Path, studies: str, folder: str | None = None) -> Workspace:
+        """The workspace of these studies, made if missing.
+
+        Args:
+            app_dir: the app's folder; workspaces lie in its model/.
+            studies: folder or DICOMweb address.
+            folder: another place, if wanted.
+
+        Raises:
+            FewshotError: if the folder cannot be made or written.
+        """
+        where = Path(folder).expanduser() if folder else Path(app_dir) / "model" / workspace_name(studies)
+        where = where.resolve()
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FewshotError(
+                f"The workspace {where} cannot be made ({error.strerror}): give another one with "
+                "--conf workspace FOLDER."
+            ) from error
+        if not os.access(where, os.W_OK):
+            raise FewshotError(
+                f"The workspace {where} is read-only: give another one with --conf workspace FOLDER."
+            )
+        return cls(where)
+
+    @property
+    def labels(self) -> Path:
+        """The file of the label names."""
+        return self.folder / "labels.json"
+
+    @property
+    def training_lock(self) -> Path:
+        """Held by the one training process of this workspace."""
+        return self.folder / "training.lock"
+
+    def adapters(self, model: str) -> Path:
+        """Folder of a model's published adapters."""
+        return self.folder / "adapters" / model
+
+    def stats(self, model: str) -> Path:
+        """File of a model's training statistics."""
+        return self.folder / "stats" / f"{model}.json"
+
+    def backbone(self, asked: str | None) -> str:
+        """The backbone to use: the one asked for, else the one that was used before, else the default.
+
+        The choice is written down, because features of two backbones do not mix.
+
+        Raises:
+            FewshotError: if the record cannot be read.
+        """
+        file = self.folder / "backbone.json"
+        try:
+            content = read_json(file)
+            before = content.get("backbone") if isinstance(content, dict) else None
+        except FileNotFoundError:
+            before = None
+        chosen = asked or before or DEFAULT_BACKBONE
+        if before and chosen != before:
+            logger.warning(
+                "This workspace used the backbone %s and now uses %s: its adapters must be trained again.",
+                before,
+                chosen,
+            )
+        if chosen != before:
+            write_json(file, {"backbone": chosen})
+        return chosen
+
+
+def workspace_name(studies: str) -> str:
+    """A readable and unique folder name for a studies folder or address."""
+    remote = studies.startswith(("http://", "https://"))
+    place = studies.rstrip("/") if remote else os.path.realpath(studies)
+    readable = re.sub(r"[^\w.-]+", "_", place.rstrip("/").rsplit("/", 1)[-1]).strip("._") or "studies"
+    return f"{readable}-{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}"

@@ -1,0 +1,337 @@
+"""The annotator's loop: next sample, submit, train, infer, as 3D Slicer and OHIF do it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+import SimpleITK as sitk
+
+from fewshot.phantoms import make_study
+from tests.server.conftest import LABELS, Server, partial, sentence
+
+pytestmark = pytest.mark.server
+MODELS = ["fewshot", "fewshot_classification", "fewshot_basic"]
+
+
+class TestBeforeAnything:
+    def test_all_models_are_listed_in_their_order(self, fresh: Server):
+        info = fresh.client.info()
+        assert list(info["models"]) == MODELS
+        assert {model["type"] for model in info["models"].values()} == {"segmentation"}
+        assert list(info["trainers"]) == MODELS[:2]
+        assert set(info["strategies"]) == {"random", "first"}
+        assert info["scoring"] == {}
+        assert info["labels"] == []
+        for task in (*info["models"].values(), *info["trainers"].values()):
+            for choices in task["config"].values():
+                assert not isinstance(choices, list | dict) or all(
+                    isinstance(choice, str) for choice in choices
+                )
+
+    @pytest.mark.parametrize("model", MODELS)
+    def test_an_inference_says_what_to_do_first(self, fresh: Server, model: str):
+        detail = sentence(fresh.infer(model, "ct_0"), 409)
+        assert detail.startswith("No template yet: label a structure in one study, submit it, ")
+        assert ("press Train" in detail) is (model != "fewshot_basic")
+
+    @pytest.mark.parametrize(
+        "path", ["train/fewshot", "train/fewshot_classification", "train/", "batch/infer/fewshot"]
+    )
+    def test_a_training_is_refused_at_once(self, fresh: Server, path: str):
+        answer = requests.post(f"{fresh.url}/{path}", json={}, timeout=60)
+        assert "No template yet" in sentence(answer, 409)
+        assert not fresh.client.train_status(check_if_running=True)
+
+    @pytest.mark.parametrize("strategy", ["random", "first"])
+    def test_the_next_sample(self, fresh: Server, strategy: str):
+        sample = fresh.client.next_sample(strategy, {})
+        assert sample["id"] in {"ct_0", "ct_1", "ct_2", "ct_3"}
+        if strategy == "first":
+            assert sample["id"] == "ct_0"
+        assert sample["path"] == str((fresh.studies / f"{sample['id']}.nii.gz").resolve())
+
+    def test_the_next_sample_twice_within_a_second(self, fresh: Server):
+        for _ in range(4):
+            fresh.client.next_sample("random", {})
+
+
+class TestErrors:
+    """Every expected failure is a sentence, and changes nothing."""
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status", "words"),
+        [
+            ("POST", "infer/unet?image=ct_0", 404, "no model unet"),
+            ("POST", "infer/fewshot_basic?image=zz", 404, "no image zz"),
+            ("POST", "infer/fewshot_basic?session_id=gone", 404, "no image"),
+            ("POST", "train/unet", 404, "no model unet"),
+            ("POST", "train/fewshot_basic", 404, "no model fewshot_basic to train"),
+            ("POST", "batch/infer/unet", 404, "no model unet"),
+            ("POST", "activelearning/best", 404, "no strategy best"),
+            ("PUT", "datastore/image/info?image=zz", 404, "no image zz"),
+            ("PUT", "datastore/label/info?label=zz&tag=final", 404, "no label zz"),
+            ("DELETE", "datastore/image?id=zz", 404, "zz not found"),
+            ("POST", "scoring/dice?run_sync=true", 404, "dice"),
+        ],
+    )
+    def test_what_is_unknown(self, annotated: Server, method: str, path: str, status: int, words: str):
+        form = (
+            {"data": {"params": "{}", "info": "{}"}} if "infer/" in path or "info" in path else {"json": {}}
+        )
+        if path.startswith("batch"):
+            form = {"json": {}}
+        answer = requests.request(method, f"{annotated.url}/{path}", timeout=60, **form)
+        assert words in sentence(answer, status)
+
+    def test_params_that_are_no_json(self, annotated: Server):
+        answer = requests.post(
+            f"{annotated.url}/infer/fewshot_basic", params={"image": "ct_0"}, data={"params": "{"}, timeout=60
+        )
+        assert "not JSON" in sentence(answer, 422)
+
+    def test_an_unreadable_image(self, annotated: Server):
+        (annotated.studies / "broken.nii.gz").write_bytes(b"no image")
+        try:
+            end = time.monotonic() + 10
+            while "broken" not in annotated.client.datastore()["objects"] and time.monotonic() < end:
+                time.sleep(0.2)
+            assert "cannot be read" in sentence(annotated.infer("fewshot_basic", "broken"), 422)
+        finally:
+            (annotated.studies / "broken.nii.gz").unlink()
+
+    @pytest.mark.parametrize("params", [{"max_epochs": "many"}, {"max_epochs": -1}])
+    def test_options_that_cannot_be(self, annotated: Server, params: dict):
+        answer = requests.post(f"{annotated.url}/train/fewshot", json=params, timeout=60)
+        assert "max_epochs" in sentence(answer, 422)
+
+    def test_a_label_that_cannot_be_one_leaves_the_old_one(self, annotated: Server, truth: dict):
+        file = annotated.studies / "labels" / "final" / "ct_0.nii.gz"
+        drawn, names = partial(truth["ct_0"], first=2), ["Segment_1", *LABELS]
+        garbage = annotated.root / "garbage.nii.gz"
+        garbage.write_bytes(b"no label")
+        before = file.read_bytes(), annotated.client.datastore(), annotated.client.info()["labels"]
+        refusals = [
+            annotated.submit("ct_0", drawn[:-1], names),
+            annotated.submit("ct_0", drawn, names, affine=np.diag([9.0, 9, 9, 1])),
+            annotated.submit("ct_0", drawn * 0, names),
+            annotated.submit("ct_0", drawn, names[:2]),
+            annotated.submit("ct_0", drawn, [*names, *(f"more {n}" for n in range(300))]),
+            annotated.submit_file("ct_0", garbage, names),
+        ]
+        for refusal, words in zip(
+            refusals, ["grid", "grid", "empty", "has no name", "8-bit", "cannot be read"], strict=True
+        ):
+            assert words in sentence(refusal, 422)
+        sentence(annotated.submit("ct_0", drawn, names, tag="../x"), 422)
+        answer = requests.put(
+            f"{annotated.url}/datastore/label",
+            params={"image": "zz"},
+            files={"label": garbage.open("rb")},
+            timeout=60,
+        )
+        assert "no image zz" in sentence(answer, 404)
+        assert (file.read_bytes(), annotated.client.datastore(), annotated.client.info()["labels"]) == before
+
+    def test_a_model_that_is_not_trained_yet(self, annotated: Server):
+        if annotated.client.info()["train_stats"]["fewshot"]:
+            pytest.skip("the shared server is trained already")
+        assert "press Train" in sentence(annotated.infer("fewshot", "ct_1"), 409)
+
+
+def assert_on_the_grid_of(server: Server, image: str, file) -> np.ndarray:
+    """The result lies on the image's own grid; returns its values."""
+    asked, answered = sitk.ReadImage(str(server.studies / f"{image}.nii.gz")), sitk.ReadImage(str(file))
+    assert answered.GetSize() == asked.GetSize()
+    np.testing.assert_allclose(answered.GetSpacing(), asked.GetSpacing(), atol=1e-5)
+    np.testing.assert_allclose(answered.GetOrigin(), asked.GetOrigin(), atol=1e-3)
+    np.testing.assert_allclose(answered.GetDirection(), asked.GetDirection(), atol=1e-6)
+    assert answered.GetPixelID() == sitk.sitkUInt8
+    return sitk.GetArrayFromImage(answered)
+
+
+class TestLoop:
+    def test_submitted_names_are_the_apps_labels(self, annotated: Server):
+        info = annotated.client.info()
+        assert info["labels"][:3] == ["Segment_1", *LABELS]
+        assert info["models"]["fewshot"]["labels"] == {n: v for v, n in enumerate(info["labels"], start=1)}
+        assert info["datastore"]["completed"] == 1
+
+    def test_features_of_a_submitted_image_are_computed_in_the_background(self, annotated: Server):
+        end = time.monotonic() + 30
+        while not list((annotated.root / "bank").glob("*.safetensors")):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    def test_basic_works_right_after_the_first_submit(self, annotated: Server):
+        file, result = annotated.segment("fewshot_basic", "ct_1")
+        values = assert_on_the_grid_of(annotated, "ct_1", file)
+        assert set(np.unique(values)) <= {0, 2, 3}
+        assert result["provenance"]["templates"] == ["ct_0"]
+
+    def test_the_statistics_change_during_a_training(self, trained: Server):
+        for seen in trained.training_seen.values():  # type: ignore[attr-defined]
+            running = [entry for entry in seen if entry and "total_time" not in entry]
+            assert len({(entry["epoch"], entry["stage"]) for entry in running}) > 1
+            last = seen[-1]
+            assert 0 < last["epoch"] <= last["total_epochs"] == 6
+            assert 0.5 < last["best_metric"] <= 1
+            assert last["total_time"]
+            assert abs(last["start_ts"] - time.time()) < 600
+
+    def test_the_training_that_started_last_is_shown_first(self, trained: Server):
+        stats = trained.client.info()["train_stats"]
+        starts = [entry.get("start_ts", 0) for entry in stats.values()]
+        assert starts == sorted(starts, reverse=True)
+
+    @pytest.mark.parametrize("model", MODELS)
+    def test_an_inference(self, trained: Server, truth: dict, model: str):
+        file, result = trained.segment(model, "ct_1")
+        values = assert_on_the_grid_of(trained, "ct_1", file)
+        names = result["label_names"]
+        assert list(names.values()) == list(range(1, len(names) + 1))
+        assert set(np.unique(values)) <= {0, names["liver"], names["spleen"]}
+        assert {"pre", "infer", "post", "write", "total"} <= set(result["latencies"])
+        assert set(result["confidence"]) == set(result["empty_slices"]) == set(LABELS)
+        assert result["provenance"]["templates"]
+        assert isinstance(result["notes"], list)
+        json.dumps(result)
+
+    def test_the_template_itself_is_found_again(self, trained: Server, truth: dict):
+        file, result = trained.segment("fewshot", "ct_0")
+        values = assert_on_the_grid_of(trained, "ct_0", file).transpose(2, 1, 0)
+        drawn = partial(truth["ct_0"])
+        shown = drawn.any((0, 1))
+        for number, name in enumerate(LABELS, start=1):
+            found, true = values[..., shown] == result["label_names"][name], drawn[..., shown] == number
+            assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.5
+
+    def test_as_ohif_asks(self, trained: Server):
+        answer = requests.post(
+            f"{trained.url}/infer/fewshot",
+            params={"image": "ct_2", "output": "image"},
+            data={
+                "params": json.dumps(
+                    {
+                        "result_extension": ".nrrd",
+                        "result_dtype": "uint8",
+                        "result_compress": False,
+                        "restore_label_idx": False,
+                        "number": None,
+                    }
+                )
+            },
+            timeout=120,
+        )
+        assert answer.status_code == 200
+        (trained.root / "ohif.nrrd").write_bytes(answer.content)
+        assert_on_the_grid_of(trained, "ct_2", trained.root / "ohif.nrrd")
+
+    def test_an_uploaded_image_and_a_session(self, trained: Server):
+        image = trained.studies / "ct_3.nii.gz"
+        session = trained.client.create_session(str(image))["session_id"]
+        file, _ = trained.client.infer("fewshot", "", {"result_extension": ".nrrd"}, session_id=session)
+        assert_on_the_grid_of(trained, "ct_3", file)
+        trained.client.remove_session(session)
+        file, _ = trained.client.infer("fewshot", "", {"result_extension": ".nii.gz"}, file=str(image))
+        np.testing.assert_allclose(nib.load(file).affine, nib.load(image).affine, atol=1e-4)
+
+    def test_adapters_can_be_chosen(self, trained: Server):
+        _, old = trained.segment("fewshot", "ct_1")
+        version = trained.client.info()["models"]["fewshot"]["config"]["version"][1]
+        trained.train("fewshot", max_epochs=2)
+        choices = trained.client.info()["models"]["fewshot"]["config"]["version"]
+        assert choices[0] == "latest"
+        assert choices[1] > choices[2] == version
+        _, new = trained.segment("fewshot", "ct_1", version=choices)
+        _, chosen = trained.segment("fewshot", "ct_1", version=version)
+        assert chosen["provenance"]["model"] == old["provenance"]["model"] != new["provenance"]["model"]
+        assert "no version 7" in sentence(trained.infer("fewshot", "ct_1", version="7"), 404)
+
+    def test_the_old_adapter_works_during_a_training_and_after_it_was_killed(self, trained: Server):
+        _, before = trained.segment("fewshot", "ct_1")
+        trained.client.train_start("fewshot", {"max_epochs": 100000})
+        busy = requests.post(f"{trained.url}/train/fewshot_classification", json={}, timeout=60)
+        assert "training is running" in sentence(busy, 429)
+        end = time.monotonic() + 60
+        while "total_time" in trained.client.info()["train_stats"]["fewshot"]:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        _, during = trained.segment("fewshot", "ct_1")
+        assert trained.client.train_status(check_if_running=True)
+        assert trained.client.train_stop()["status"] == "STOPPED"  # kill -9
+        _, after = trained.segment("fewshot", "ct_1")
+        assert before["provenance"]["model"] == during["provenance"]["model"] == after["provenance"]["model"]
+        for file in (*trained.workspace.rglob("*.json"), trained.studies / "datastore_v2.json"):
+            json.loads(file.read_text())
+        trained.train("fewshot", max_epochs=1)
+
+    def test_a_failed_training_says_why(self, trained: Server):
+        label = trained.studies / "labels" / "final" / "ct_0.nii.gz"
+        content = label.read_bytes()
+        _, before = trained.segment("fewshot", "ct_1")
+        label.write_bytes(b"broken")
+        try:
+            trained.client.train_start("fewshot", {})
+            while (status := trained.client.train_status())["status"] in ("SUBMITTED", "RUNNING"):
+                time.sleep(0.2)
+        finally:
+            label.write_bytes(content)
+        assert status["status"] == "ERROR"
+        assert "cannot be read" in " ".join(status["details"])
+        assert "cannot be read" in trained.client.info()["train_stats"]["fewshot"]["error"]
+        _, after = trained.segment("fewshot", "ct_1")
+        assert before["provenance"]["model"] == after["provenance"]["model"]
+
+    def test_a_batch_with_the_default_body_saves_pre_annotations_that_are_no_templates(self, trained: Server):
+        answer = requests.post(
+            f"{trained.url}/batch/infer/fewshot", params={"images": "unlabeled"}, timeout=60
+        )
+        assert answer.status_code == 200, answer.text
+        while (status := requests.get(f"{trained.url}/batch/infer", timeout=60).json())["status"] in (
+            "SUBMITTED",
+            "RUNNING",
+        ):
+            time.sleep(0.2)
+        assert status["status"] == "DONE", status
+        objects = trained.client.datastore()["objects"]
+        assert {image for image, entry in objects.items() if "original" in entry["labels"]} == {
+            "ct_1",
+            "ct_2",
+            "ct_3",
+        }
+        assert objects["ct_0"]["labels"]["final"]["info"]["label_info"][1]["name"] == "liver"
+        _, result = trained.segment("fewshot_basic", "ct_1")
+        assert result["provenance"]["templates"] == ["ct_0"]
+
+    def test_a_second_template_is_used_at_once_by_basic(self, trained: Server, truth: dict):
+        assert trained.submit("ct_2", partial(truth["ct_2"]), list(LABELS)).status_code == 200
+        _, result = trained.segment("fewshot_basic", "ct_1")
+        assert result["provenance"]["templates"] == ["ct_0", "ct_2"]
+        assert result["label_names"]["liver"] == 2
+
+    def test_others_are_answered_while_an_inference_runs(self, trained: Server):
+        volume, _ = make_study(9, shape=(160, 130, 80))
+        file = trained.root / "large.nii.gz"
+        nib.save(nib.Nifti1Image(volume.array.astype(np.int16), volume.affine), file)
+        finished: list[float] = []
+
+        def infer() -> None:
+            trained.client.infer("fewshot", "", {"result_extension": ".nrrd"}, file=str(file))
+            finished.append(time.monotonic())
+
+        inference = threading.Thread(target=infer)
+        inference.start()
+        time.sleep(0.3)
+        answers = []
+        while not finished:
+            requests.get(f"{trained.url}/info/", timeout=60).raise_for_status()
+            answers.append(time.monotonic())
+            time.sleep(0.05)
+        inference.join()
+        assert len([answer for answer in answers if answer < finished[0] - 0.1]) >= 3

@@ -1,0 +1,127 @@
+"""The replaced routes keep the checks of roles, and tell failures in sentences."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from fastapi import HTTPException
+from fastapi.testclient import TestClient
+
+pytest.importorskip("monailabel", reason="MONAI Label is not installed")
+
+from fewshot.errors import FewshotError
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module")
+def web():
+    """MONAI Label's web application without an app behind it, its routes replaced."""
+    from monailabel.app import app
+    from monailabel.endpoints.user.auth import User, get_current_user
+
+    from lib import routes
+
+    routes.install()
+    roles: list[str] = []
+    app.dependency_overrides[get_current_user] = lambda: User(username="ann", roles=roles)
+    try:
+        yield SimpleNamespace(client=TestClient(app, raise_server_exceptions=False), roles=roles)
+    finally:
+        app.dependency_overrides.clear()
+
+
+@pytest.fixture
+def instance(web, monkeypatch):
+    """A stand-in for the app; tests give it what they need."""
+    stand_in = SimpleNamespace(
+        info=dict, check_inference=lambda model: None, check_training=lambda model, params: None
+    )
+    for module in ("infer", "datastore"):
+        monkeypatch.setattr(f"monailabel.endpoints.{module}.app_instance", lambda: stand_in)
+    monkeypatch.setattr("lib.routes.app_instance", lambda: stand_in)
+    return stand_in
+
+
+CALLS = {
+    "infer/fewshot?image=a": ("post", "monailabel-user", {"data": {"params": "{}"}}),
+    "datastore/label?image=a": (
+        "put",
+        "monailabel-annotator",
+        {"data": {"params": "{}"}, "files": {"label": b"x"}},
+    ),
+    "train/fewshot": ("post", "monailabel-admin", {"json": {}}),
+    "train/": ("post", "monailabel-admin", {"json": {}}),
+    "batch/infer/fewshot": ("post", "monailabel-admin", {"json": {}}),
+}
+
+
+@pytest.mark.parametrize("path", CALLS)
+@pytest.mark.parametrize("allowed", [False, True])
+def test_roles_are_checked_as_before(web, instance, monkeypatch, path, allowed):
+    from monailabel.config import settings
+
+    method, role, body = CALLS[path]
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    web.roles[:] = [role] if allowed else ["monailabel-reviewer"]
+
+    def reached(*_, **__):
+        raise HTTPException(418, "The app was asked.")
+
+    for name in ("infer", "datastore", "check_training", "check_inference", "info"):
+        setattr(instance, name, reached)
+    answer = getattr(web.client, method)(f"/{path}", **body)
+    assert answer.status_code == (418 if allowed else 403), answer.text
+    if not allowed:
+        assert role in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "detail"),
+    [
+        (FewshotError("It is broken: mend it."), 422, "It is broken: mend it."),
+        (HTTPException(409, "Not yet: do this first."), 409, "Not yet: do this first."),
+    ],
+)
+def test_failures_are_told(web, instance, error, status, detail):
+    def fail(*_):
+        raise error
+
+    instance.infer = fail
+    answer = web.client.post("/infer/fewshot?image=a", data={"params": "{}"})
+    assert (answer.status_code, answer.json()) == (status, {"detail": detail})
+
+
+def test_what_nobody_expected_stays_a_500(web, instance):
+    def fail(*_):
+        raise RuntimeError("secret path /home/x")
+
+    instance.infer = fail
+    answer = web.client.post("/infer/fewshot?image=a", data={"params": "{}"})
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+def test_the_request_reaches_the_app_unchanged(web, instance):
+    seen = []
+    instance.infer = lambda request: seen.append(request) or {"params": {"ok": True}}
+    instance.datastore = lambda: None
+    params = {"result_extension": ".nrrd", "client_id": "c"}
+    answer = web.client.post("/infer/fewshot?image=a&output=json", data={"params": json.dumps(params)})
+    assert answer.json() == {"ok": True}
+    assert seen == [{"model": "fewshot", "image": "a", **params}]
+
+
+def test_a_training_that_waits_counts_as_running(web, instance, monkeypatch):
+    monkeypatch.setattr("lib.routes.tasks", lambda method: [{"status": "SUBMITTED"}])
+    for path in ("train/fewshot", "train/"):
+        answer = web.client.post(f"/{path}", json={})
+        assert (answer.status_code, answer.json()["detail"][:22]) == (429, "A training is running:")
+
+
+def test_every_route_is_documented_once(web):
+    paths = web.client.get("/openapi.json").json()["paths"]
+    for path in ("/infer/{model}", "/train/{model}", "/datastore/label", "/batch/infer/{model}"):
+        assert path in paths

@@ -1,0 +1,1 @@
+"""Tests of MONAI Label's side without a server."""

@@ -1,0 +1,86 @@
+"""--conf: what is said is checked, and what is wrong is told with what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("monailabel", reason="MONAI Label is not installed")
+
+from fewshot import pipeline
+from fewshot.errors import FewshotError
+from lib.configs.settings import COMPONENTS, PARSERS, AppSettings
+
+MODELS = ("fewshot", "fewshot_basic")
+
+
+def parse(**conf):
+    return AppSettings.parse(conf, models=MODELS)
+
+
+def test_nothing_said_leaves_everything_to_the_engine():
+    settings = parse()
+    assert settings.models is None
+    assert settings.labels == ()
+    assert (settings.plane, settings.window, settings.size) == ("auto", "auto", None)
+
+
+def test_everything_said(tmp_path: Path):
+    settings = parse(
+        models="fewshot_basic, fewshot",
+        labels="liver, left kidney",
+        backbone="random-tiny",
+        plane="coronal",
+        window="ct-bone",
+        size="224",
+        bank=str(tmp_path),
+        bank_gb="2.5",
+        workspace=str(tmp_path / "w"),
+        complete="Yes",
+        components="all",
+        max_epochs="7",
+        server_mode="true",
+    )
+    assert settings.models == ("fewshot_basic", "fewshot")
+    assert settings.labels == ("liver", "left kidney")
+    assert (settings.size, settings.bank_gb, settings.complete, settings.max_epochs) == (224, 2.5, True, 7)
+
+
+def test_all_means_all_models():
+    assert parse(models="all").models is None
+
+
+@pytest.mark.parametrize(
+    ("conf", "sentence"),
+    [
+        (
+            {"modles": "fewshot"},
+            r"--conf modles: there is no such key; the app knows models, labels, .*max_epochs",
+        ),
+        ({"models": "unet"}, "no model unet; choose from fewshot, fewshot_basic"),
+        ({"labels": "liver,,spleen"}, "--conf labels liver,,spleen: give names"),
+        ({"labels": "liver,liver"}, "twice"),
+        ({"labels": "background"}, "cannot be called background"),
+        ({"backbone": "resnet"}, "--conf backbone resnet: .*embedded"),
+        ({"plane": "diagonal"}, "axial"),
+        ({"window": "ct-moon"}, "ct-soft"),
+        ({"size": "big"}, "whole number"),
+        ({"size": "5"}, "pixels"),
+        ({"bank_gb": "-1"}, "above 0"),
+        ({"bank_gb": "inf"}, "above 0"),
+        ({"complete": "maybe"}, "true or false"),
+        ({"components": "some"}, "choose from auto, largest, all"),
+        ({"max_epochs": "0"}, "at least 1"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_sentence(conf, sentence):
+    with pytest.raises(FewshotError, match=sentence) as failure:
+        parse(**conf)
+    assert "\n" not in str(failure.value)
+
+
+def test_every_key_has_a_parser():
+    assert set(PARSERS) == set(AppSettings.__dataclass_fields__)
+
+
+def test_components_are_the_engines():
+    assert COMPONENTS == pipeline.COMPONENTS

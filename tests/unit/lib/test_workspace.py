@@ -1,0 +1,58 @@
+"""Every set of studies has a workspace of its own."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from fewshot.errors import FewshotError
+from lib.workspace import DEFAULT_BACKBONE, Workspace, workspace_name
+
+
+def test_the_same_studies_have_the_same_name(tmp_path: Path, monkeypatch):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
+    monkeypatch.chdir(tmp_path)
+    names = {workspace_name(str(place)) for place in (tmp_path / "a b", "a b", "./a b/", "link")}
+    assert len(names) == 1
+    assert names.pop().startswith("a_b-")
+
+
+@pytest.mark.parametrize(
+    "studies", ["http://pacs:8042/dicom-web", "https://pacs:8042/dicom-web", "/data/x", "/other/x", "/data/y"]
+)
+def test_other_studies_have_other_names(studies):
+    others = {
+        "http://pacs:8042/dicom-web",
+        "https://pacs:8042/dicom-web",
+        "/data/x",
+        "/other/x",
+        "/data/y",
+    } - {studies}
+    assert workspace_name(studies) not in {workspace_name(other) for other in others}
+    assert Path(workspace_name(studies)).name == workspace_name(studies)
+
+
+def test_the_backbone_is_written_down_once(tmp_path: Path, caplog):
+    workspace = Workspace.open(tmp_path, "/data/x")
+    assert workspace.backbone(None) == DEFAULT_BACKBONE
+    assert workspace.backbone("random-tiny") == "random-tiny"
+    assert "must be trained again" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert Workspace.open(tmp_path, "/data/x").backbone(None) == "random-tiny"
+    assert not caplog.text
+
+
+def test_a_place_that_cannot_be_made_is_told(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FewshotError, match="cannot be made"):
+        Workspace.open(tmp_path, "/data/x", str(tmp_path / "file" / "w"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_place_is_told(tmp_path: Path):
+    (tmp_path / "w").mkdir(mode=0o500)
+    with pytest.raises(FewshotError, match="read-only"):
+        Workspace.open(tmp_path, "/data/x", str(tmp_path / "w"))
