@@ -96,7 +96,9 @@ def collect_samples(
     quota = min(PIXELS_PER_LABEL, MAX_PIXELS // (len(labels) + BACKGROUND_FACTOR))
     quotas = np.array([quota * BACKGROUND_FACTOR] + [quota] * len(labels))
     stacks = [SliceStack(template.volume, spec, patch=backbone.patch) for template in templates]
-    maps = [_known_classes(template, stack, labels) for template, stack in zip(templates, stacks, strict=True)]
+    maps = [
+        _known_classes(template, stack, labels) for template, stack in zip(templates, stacks, strict=True)
+    ]
     counts = sum(np.bincount(classes[classes >= 0], minlength=len(labels) + 1) for classes in maps)
     shares = np.minimum(1, quotas / np.maximum(1, counts))
     parts, slice_offset = [], 0
@@ -119,7 +121,9 @@ def collect_samples(
             )
         slice_offset += len(classes)
     if not parts:
-        raise FewshotError("No labelled slice of the templates shows anything but air; check image and label.")
+        raise FewshotError(
+            "No labelled slice of the templates shows anything but air; check image and label."
+        )
     samples = Samples(*(torch.cat([getattr(p, f) for p in parts]) for f in Samples.__dataclass_fields__))
     _require_all(samples, labels)
     return samples

@@ -19,6 +19,7 @@ from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from typing_extensions import override
 
+from fewshot.errors import FewshotError
 from lib.files import stamp, write_json
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,9 @@ class StudiesFolder(LocalDatastore):
                 content = LocalDatastoreModel.model_validate_json(file.read_text(encoding="utf-8"))
             except ValueError as error:
                 if throw_exception:
-                    raise
+                    raise FewshotError(
+                        f"{file} cannot be read: repair it, or move it away; the names of submitted labels are in it."
+                    ) from error
                 logger.error("%s cannot be read, the last known state is kept: %s", file, error)
                 return
             content.base_path = self._datastore_path

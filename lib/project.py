@@ -130,7 +130,7 @@ class Project:
             self._require_room([name for name in names.values() if name])
         except FewshotError as error:
             sentence = str(error).replace(str(label), "the label file")
-            raise HTTPException(422, f"{what} was not saved. {sentence}") from error
+            raise HTTPException(422, f"{what} was not saved. {sentence[:1].upper()}{sentence[1:]}") from error
 
     def learn_names(self, image_id: str) -> None:
         """Take the label names of an image's submission into the dictionary."""

@@ -49,12 +49,15 @@ class FewshotApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         try:
-            self.settings = AppSettings.parse(conf or {}, models=tuple(CONFIGS))
-            self.project = Project.open(app_dir, studies, self.settings)
+            self._open(app_dir, studies, conf or {})
         except FewshotError:
             # The start ends here, and whoever started it needs the sentence, not our call stack.
             sys.tracebacklimit = 0
             raise
+
+    def _open(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self.settings = AppSettings.parse(conf, models=tuple(CONFIGS))
+        self.project = Project.open(app_dir, studies, self.settings)
         self.tasks = {name: CONFIGS[name]() for name in self.settings.models or CONFIGS}
         for name, task in self.tasks.items():
             task.init(name, str(Path(app_dir) / "model"), conf, None, project=self.project)

@@ -19,8 +19,12 @@ from fewshot.progress import Progress, silent
 MIN_REFERENCES = 4
 """Template vectors per label, however many labels there are: a template only shifts what the pixel itself says."""
 
-SAFE_EXPONENT = 40.0
-"""Logits that lie further below their row's largest could underflow when two such factors are multiplied."""
+SAFE_EXPONENT = 80.0
+"""Where all templates, or all pixels, have logits within this range, ``a . b`` cannot underflow: at the largest
+logit of one side the other contributes at least exp(-80), which float32 still holds."""
+
+CHUNK = 4096
+"""Pixels at once: their quotients with 100 templates then stay in the processor's cache."""
 
 
 class ContrastiveAdapter(Adapter):
@@ -173,10 +177,11 @@ def mean_softmax(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
         ``[P, C]``.
     """
     left, right = left - left.amax(1, keepdim=True), right - right.amax(1, keepdim=True)
-    if -min(float(left.min()), float(right.min())) > SAFE_EXPONENT:
+    if max(float(left.min()), float(right.min())) < -SAFE_EXPONENT:
         return sum_of_softmaxes(left, right, weights)
-    a, b = left.exp(), right.exp()
-    return b * ((b @ a.T).reciprocal_() @ (a * weights))
+    a = left.exp()
+    weighted = a * weights
+    return torch.cat([b * ((b @ a.T).reciprocal_() @ weighted) for b in right.exp().split(CHUNK)])
 
 
 def sum_of_softmaxes(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from fewshot.dataset import Dataset
 from fewshot.evaluation.templates import sample_templates
 from fewshot.volumes import SliceSpec, resolve_spec
+from tests.data.conftest import DATA
 
-DATA = Path(os.environ.get("FEWSHOT_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 pytestmark = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"the labelled data sets are not at {DATA}; set FEWSHOT_DATA to their folder"
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -19,8 +18,8 @@ from fewshot.volumes import (
     resolve_spec,
     write_labels,
 )
+from tests.data.conftest import DATA
 
-DATA = Path(os.environ.get("FEWSHOT_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 FEW = 3
 """Cases per data set: enough to see each kind of file, few enough for every run."""
 

@@ -315,6 +315,24 @@ class TestLoop:
         assert result["provenance"]["templates"] == ["ct_0", "ct_2"]
         assert result["label_names"]["liver"] == 2
 
+    def test_an_image_is_uploaded_labelled_and_removed(self, trained: Server, truth: dict):
+        trained.client.upload_image(str(trained.studies / "ct_3.nii.gz"), "new one")
+        assert trained.client.datastore()["objects"]["new one"]
+        _, result = trained.segment("fewshot", "new one")
+        assert result["label_names"]
+        (trained.studies / "new one.nii.gz").rename(trained.studies / "new two.nii.gz")
+        end = time.monotonic() + 10
+        while "new two" not in trained.client.datastore()["objects"] and time.monotonic() < end:
+            time.sleep(0.1)
+        assert trained.submit("new two", partial(truth["ct_3"]), list(LABELS)).status_code == 200
+        answer = requests.delete(f"{trained.url}/datastore/image", params={"id": "new two"}, timeout=60)
+        assert answer.status_code == 200
+        while "new two" in trained.client.datastore()["objects"] and time.monotonic() < end:
+            time.sleep(0.1)
+        assert {"new one", "new two"}.isdisjoint(trained.client.datastore()["objects"])
+        _, result = trained.segment("fewshot_basic", "ct_1")
+        assert "new two" not in result["provenance"]["templates"]
+
     def test_others_are_answered_while_an_inference_runs(self, trained: Server):
         volume, _ = make_study(9, shape=(160, 130, 80))
         file = trained.root / "large.nii.gz"

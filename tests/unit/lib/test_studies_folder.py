@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fastapi import HTTPException
 
+from fewshot.errors import FewshotError
 from lib.datastore import StudiesFolder
 from tests.unit.conftest import blobs
 from tests.unit.lib.conftest import write_label, write_study
@@ -47,7 +48,7 @@ def project(open_project, submit):
 def test_a_label_of_another_shape(project, tmp_path, studies):
     file = write_label(tmp_path / "x.nii.gz", LABELS[1:], studies / "a.nii.gz")
     detail = refused(project, "a", file, INFO)
-    assert detail.startswith("The label of a was not saved. the label file lies on another grid")
+    assert detail.startswith("The label of a was not saved. The label file lies on another grid")
     assert str(tmp_path) not in detail
 
 
@@ -223,3 +224,11 @@ def test_a_label_without_names_does_not_stop_other_submissions(open_project, sub
     project = open_project()
     submit(project, "a", LABELS, ["bright", "dark"])
     assert project.labels.read() == {"bright": 1, "dark": 2}
+
+
+def test_a_damaged_record_ends_the_start_with_a_sentence(project, studies, open_project):
+    (studies / "datastore_v2.json").write_text('{"objects"')
+    with pytest.raises(FewshotError, match=r"datastore_v2\.json cannot be read"):
+        open_project()
+    project.datastore.refresh()
+    assert project.datastore.get_label_info("a", "final")["label_info"]
