@@ -36,10 +36,13 @@ class BasicAdapter(Adapter):
             threshold: similarity from which a pixel belongs to the label; the paper's 0.5.
             standardise: compare features in units of the support set's deviation from its mean. Off in the
                 paper; frozen features share a large mean direction, which makes all cosines high without it.
+            prototype: compare with the direction of the mean template vector instead of averaging the cosines to
+                the single vectors. Averages stay below the threshold for large mixed structures such as a lung.
         """
 
         threshold: float = 0.5
         standardise: bool = False
+        prototype: bool = False
 
     mean: Tensor
     scale: Tensor
@@ -59,6 +62,8 @@ class BasicAdapter(Adapter):
         self.prototypes = torch.stack(
             [unit[samples.targets == label].mean(0) for label in range(1, self.labels + 1)]
         )
+        if self.options.prototype:
+            self.prototypes = normalize(self.prototypes, dim=1)
         progress("train", 1, 1)
         return {}
 

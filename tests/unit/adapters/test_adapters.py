@@ -100,6 +100,16 @@ def test_basic_is_the_mean_cosine_to_the_template_pixels():
         torch.testing.assert_close(predicted[pixel], scores / scores.sum(), atol=1e-4, rtol=1e-4)
 
 
+def test_basic_prototype_is_the_cosine_to_the_mean_direction():
+    samples = clusters(1)
+    adapter = ADAPTERS["basic"].create(DIM, 1, {"prototype": True})
+    adapter.fit(samples)
+    unit = torch.nn.functional.normalize(samples.features[samples.targets == 1], dim=1)
+    maps = unit.mean(0).expand(1, 1, 2, DIM) * 7
+    predicted = adapter.predict(maps, torch.zeros(1), torch.zeros(1))[0, 0, 0]
+    torch.testing.assert_close(predicted[1] / predicted[0], torch.tensor(2.0))  # cosine 1 against the threshold 0.5
+
+
 @pytest.mark.parametrize("labels", [1, 3])
 def test_contrastive_equals_naive_pairing(labels):
     """No pair is formed at inference, yet the result is that of forming all of them; equal to 1e-4."""
