@@ -96,9 +96,12 @@ def test_values_are_those_of_a_body_in_air():
 
 
 def test_a_small_study_is_made_at_once():
-    start = time.perf_counter()
-    make_study(0, shape=SMALL)
-    assert time.perf_counter() - start < 0.5
+    def seconds() -> float:
+        start = time.perf_counter()
+        make_study(0, shape=SMALL)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.5  # the best of three: other work may hold up one
 
 
 def test_written_studies_are_a_data_set_with_the_same_content(tmp_path):
