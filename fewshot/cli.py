@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fewshot import __version__
 from fewshot.console import errors, progress_bars, results
 from fewshot.errors import FewshotError
-
-if TYPE_CHECKING:
-    from fewshot.features import Backbone, FeatureBank
-    from fewshot.volumes import SliceSpec
+from fewshot.options import (
+    BackboneOption,
+    BankGbOption,
+    BankOption,
+    CompleteOption,
+    ComponentsOption,
+    DeviceOption,
+    JsonOption,
+    LabelsOption,
+    PlaneOption,
+    SeedOption,
+    SetOption,
+    SizeOption,
+    WindowOption,
+    key_values,
+    open_backbone,
+    open_bank,
+    slice_spec,
+    split_names,
+    write_json,
+)
 
 app = typer.Typer(
     name="fewshot",
@@ -27,41 +42,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-BackboneOption = Annotated[
-    str, typer.Option(help="Backbone: a registered name (see `fewshot info`) or a file.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-BankOption = Annotated[
-    Path | None, typer.Option(help="Feature bank folder; by default in the user's cache folder.")
-]
-BankGbOption = Annotated[float, typer.Option(help="Size limit of the feature bank in GB.")]
-PlaneOption = Annotated[str, typer.Option(help="auto, axial, coronal or sagittal.")]
-WindowOption = Annotated[
-    str, typer.Option(help="Intensity window: auto, percentile, ct-soft, ct-wide, ct-bone, ct-lung.")
-]
-SizeOption = Annotated[
-    int | None, typer.Option(help="Pixels of a slice's longer side; by default the backbone's.")
-]
-SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")]
-LabelsOption = Annotated[str | None, typer.Option(help="Only these labels, separated by commas.")]
-CompleteOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--complete/--partial",
-        help="Whether a template's slices without label are background or unknown; by default as dataset.json says.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Adapter setting KEY=VALUE; may be repeated.")
-]
-ComponentsOption = Annotated[
-    str,
-    typer.Option(
-        help="auto keeps as many connected parts of a label as its templates have; or largest, all."
-    ),
-]
 
 
 @app.command()
@@ -94,7 +74,7 @@ def serve(
     from fewshot.serving import serve as become_server
     from fewshot.serving import serve_command
 
-    settings = {key: str(value) for key, value in _settings(conf, "--conf", parse=False).items()}
+    settings = {key: str(value) for key, value in key_values(conf, "--conf", parse=False).items()}
     errors.print(
         shlex.join(serve_command(studies, host=host, port=port, conf=settings)), markup=False, soft_wrap=True
     )
@@ -121,9 +101,9 @@ def extract(
     with progress_bars() as progress:
         summary = extract_features(
             studies,
-            backbone=_backbone(model.backbone if model else backbone, device),
-            bank=_bank(bank, bank_gb),
-            spec=model.spec if model else _spec(plane, window, size),
+            backbone=open_backbone(model.backbone if model else backbone, device),
+            bank=open_bank(bank, bank_gb),
+            spec=model.spec if model else slice_spec(plane, window, size),
             progress=progress,
         )
     for name, reason in summary.failed.items():
@@ -160,24 +140,24 @@ def fit(
     from fewshot.dataset import Dataset
     from fewshot.pipeline import fit as fit_adapter
 
-    opened = Dataset.open(dataset, labels=_names(labels))
-    support = [opened.template(case) for case in opened.choose(_names(templates) or [])]
+    opened = Dataset.open(dataset, labels=split_names(labels))
+    support = [opened.template(case) for case in opened.choose(split_names(templates) or [])]
     if complete is not None:
         support = [replace(template, complete=complete) for template in support]
     with progress_bars() as progress:
         model = fit_adapter(
             support,
             adapter=adapter,
-            options=_settings(set_),
-            backbone=_backbone(backbone, device),
-            bank=_bank(bank, bank_gb),
-            spec=_spec(plane, window, size),
+            options=key_values(set_),
+            backbone=open_backbone(backbone, device),
+            bank=open_bank(bank, bank_gb),
+            spec=slice_spec(plane, window, size),
             seed=seed,
             progress=progress,
         )
     model.save(out)
     numbers = {"model": str(out), "digest": model.digest, "labels": model.labels, "scores": model.scores}
-    _write_json(json_file, {**numbers, "templates": model.templates, "spec": model.spec.to_dict()})
+    write_json(json_file, {**numbers, "templates": model.templates, "spec": model.spec.to_dict()})
     said = ", ".join(f"{name} {value:.3g}" for name, value in model.scores.items())
     results.print(
         f"{out}: {adapter} adapter for {', '.join(model.labels)}{f' ({said})' if said else ''}",
@@ -211,20 +191,20 @@ def predict(
 
     _require_refiner(refine)
     loaded = load_model(model)
-    used = _backbone(backbone or loaded.backbone, device)
+    used = open_backbone(backbone or loaded.backbone, device)
     with progress_bars() as progress:
         predictions = predict_files(
             images,
             loaded,
             out,
             backbone=used,
-            bank=_bank(bank, bank_gb),
+            bank=open_bank(bank, bank_gb),
             components=components,
             min_ml=min_ml,
             picture=picture,
             progress=progress,
         )
-    _write_json(json_file, {str(path): prediction.to_json() for path, prediction in predictions.items()})
+    write_json(json_file, {str(path): prediction.to_json() for path, prediction in predictions.items()})
     for path, prediction in predictions.items():
         found = ", ".join(
             f"{n} {c:.2f}" if c is not None else f"{n} not found" for n, c in prediction.confidence.items()
@@ -265,23 +245,23 @@ def evaluate(
     with progress_bars() as progress:
         measured = run(
             dataset,
-            adapters=_names(adapters) or [],
-            backbone=_backbone(backbone, device),
-            bank=_bank(bank, bank_gb),
+            adapters=split_names(adapters) or [],
+            backbone=open_backbone(backbone, device),
+            bank=open_bank(bank, bank_gb),
             out=out,
             shots=shots,
-            templates=_names(templates),
-            labels=_names(labels),
+            templates=split_names(templates),
+            labels=split_names(labels),
             complete=complete,
             seed=seed,
             refine=refine,
             components=components,
-            spec=_spec(plane, window, size),
+            spec=slice_spec(plane, window, size),
             max_cases=max_cases,
             command=shlex.join(["fewshot", *sys.argv[1:]]),
             progress=progress,
         )
-    _write_json(json_file, measured)
+    write_json(json_file, measured)
     print_summary(measured, results)
     results.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
 
@@ -316,51 +296,11 @@ def main() -> None:
         sys.exit(130)
 
 
-def _backbone(name: str, device: str) -> Backbone:
-    from fewshot.features import load_backbone
-
-    return load_backbone(name, device=device)
-
-
-def _bank(folder: Path | None, gigabytes: float) -> FeatureBank:
-    from fewshot.features import FeatureBank, default_bank_folder
-
-    return FeatureBank(folder or default_bank_folder(), gigabytes=gigabytes)
-
-
-def _spec(plane: str, window: str, size: int | None) -> SliceSpec:
-    from fewshot.volumes import SliceSpec
-
-    return SliceSpec(plane=plane, window=window, size=size)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else None
-
-
-def _settings(pairs: list[str] | None, option: str = "--set", *, parse: bool = True) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise FewshotError(f"{option} {pair} is not of the form KEY=VALUE.")
-        settings[key] = value
-        if parse:
-            with suppress(json.JSONDecodeError):  # not a number or true/false: it is a word
-                settings[key] = json.loads(value)
-    return settings
-
-
 def _require_refiner(name: str) -> None:
     from fewshot.evaluation import REFINERS
 
     if name not in REFINERS:
         raise FewshotError(f"There is no refinement {name}; choose {', '.join(REFINERS)}.")
-
-
-def _write_json(path: Path | None, content: dict[str, Any]) -> None:
-    if path:
-        path.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

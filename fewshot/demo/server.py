@@ -23,10 +23,20 @@ START_SECONDS = 180.0
 STOP_SECONDS = 10.0
 
 
-def free_port() -> int:
-    """A port on the loopback interface that nobody listens on."""
+def free_port(wanted: int | None = None) -> int:
+    """A port on the loopback interface that nobody listens on: the wanted one, else any.
+
+    Raises:
+        FewshotError: the wanted port is taken, perhaps by a server that would answer in place of ours.
+    """
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted or 0))
+        except OSError as error:
+            raise FewshotError(
+                f"Port {wanted} cannot be used ({error.strerror}): give another one."
+            ) from error
         return int(probe.getsockname()[1])
 
 
@@ -54,7 +64,7 @@ class Server:
         self.log = log
         self.conf = dict(conf)
         self.environment = dict(environment)
-        self.port = port or free_port()
+        self.port = free_port(port)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from rich.console import Console
 
 from fewshot.demo import run_demo
@@ -142,6 +145,28 @@ class TestFailures:
                 server.wait_until_ready(seconds=10)
             assert log.read_text().strip() in str(told.value)
         assert log.read_text()
+
+    def test_a_taken_port_is_refused(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            with pytest.raises(FewshotError, match="give another one"):
+                free_port(taken.getsockname()[1])
+
+    def test_what_the_server_says_about_an_error_is_told(self):
+        answer = requests.Response()
+        answer.status_code, answer._content = 409, b'{"detail": "Press Train first."}'
+        client = Client("http://127.0.0.1:1")
+        client._session.request = lambda *request, **more: answer
+        with pytest.raises(FewshotError, match=r"refused POST /infer/m \(409\): Press Train first\."):
+            client.infer("m", "image", Path("never.nrrd"))
+
+    def test_a_failed_training_is_told_with_its_log(self, monkeypatch):
+        client = Client("http://127.0.0.1:1")
+        task = {"status": "ERROR", "details": ["Traceback", "FewshotError: The template is empty.\n"]}
+        monkeypatch.setattr(client, "_json", lambda method, path, **more: task if path == "/train/" else {})
+        with pytest.raises(FewshotError, match="ended with ERROR(.|\n)*The template is empty"):
+            client.train("m", watch=lambda training: None)
 
     def test_a_failing_demo_gives_exit_code_1_and_one_sentence(self, tmp_path, capsys):
         (tmp_path / "patient.nii.gz").touch()

@@ -1,0 +1,97 @@
+"""Arguments that several commands share, and how they are read."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot.errors import FewshotError
+
+if TYPE_CHECKING:
+    from fewshot.features import Backbone, FeatureBank
+    from fewshot.volumes import SliceSpec
+
+BackboneOption = Annotated[
+    str, typer.Option(help="Backbone: a registered name (see `fewshot info`) or a file.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+BankOption = Annotated[
+    Path | None, typer.Option(help="Feature bank folder; by default in the user's cache folder.")
+]
+BankGbOption = Annotated[float, typer.Option(help="Size limit of the feature bank in GB.")]
+PlaneOption = Annotated[str, typer.Option(help="auto, axial, coronal or sagittal.")]
+WindowOption = Annotated[
+    str, typer.Option(help="Intensity window: auto, percentile, ct-soft, ct-wide, ct-bone, ct-lung.")
+]
+SizeOption = Annotated[
+    int | None, typer.Option(help="Pixels of a slice's longer side; by default the backbone's.")
+]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")]
+LabelsOption = Annotated[str | None, typer.Option(help="Only these labels, separated by commas.")]
+CompleteOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--complete/--partial",
+        help="Whether a template's slices without label are background or unknown; by default as dataset.json says.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Adapter setting KEY=VALUE; may be repeated.")
+]
+ComponentsOption = Annotated[
+    str,
+    typer.Option(
+        help="auto keeps as many connected parts of a label as its templates have; or largest, all."
+    ),
+]
+
+
+def open_backbone(name: str, device: str) -> Backbone:
+    """The backbone that ``--backbone`` and ``--device`` ask for."""
+    from fewshot.features import load_backbone
+
+    return load_backbone(name, device=device)
+
+
+def open_bank(folder: Path | None, gigabytes: float) -> FeatureBank:
+    """The feature bank that ``--bank`` and ``--bank-gb`` ask for."""
+    from fewshot.features import FeatureBank, default_bank_folder
+
+    return FeatureBank(folder or default_bank_folder(), gigabytes=gigabytes)
+
+
+def slice_spec(plane: str, window: str, size: int | None) -> SliceSpec:
+    """The slicing that ``--plane``, ``--window`` and ``--size`` ask for."""
+    from fewshot.volumes import SliceSpec
+
+    return SliceSpec(plane=plane, window=window, size=size)
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def key_values(pairs: list[str] | None, option: str = "--set", *, parse: bool = True) -> dict[str, Any]:
+    """``KEY=VALUE`` arguments; values that are JSON (numbers, true, false, lists) are read as such."""
+    settings: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise FewshotError(f"{option} {pair} is not of the form KEY=VALUE.")
+        settings[key] = value
+        if parse:
+            with suppress(json.JSONDecodeError):  # not a number or true/false: it is a word
+                settings[key] = json.loads(value)
+    return settings
+
+
+def write_json(path: Path | None, content: dict[str, Any]) -> None:
+    """Write the numbers of a command, if a file was asked for."""
+    if path:
+        path.write_text(json.dumps(content, indent=1))
