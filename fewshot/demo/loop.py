@@ -22,8 +22,8 @@ from fewshot.demo.results import Row, dice_table, mean_dice, mean_first_seconds,
 from fewshot.demo.server import Server
 from fewshot.errors import FewshotError
 
-FLOOR = 0.5
-"""Mean Dice of the contrastive adapter below which something is broken rather than hard."""
+FLOOR = 0.4
+"""Mean Dice of the contrastive adapter below which something is broken: eight seeds gave 0.47 to 0.71."""
 
 BACKBONE = "embedded"
 """The backbone that comes with the project: nothing is downloaded, and every machine finds the same."""
