@@ -21,8 +21,6 @@ def rows() -> list[Row]:
     """All comparisons on one made-up study and its template."""
     backbone = load_backbone("embedded")
     exact = load_backbone("embedded", dtype=torch.float32)
-    for block in exact._model.blocks:
-        block.attn.fused_attn = True  # as timm runs it
     (volume, labels), (query, _) = make_study(0), make_study(1)
     names = {str(value): int(value) for value in np.unique(labels)[1:]}
     template = Template(volume, labels, names)
@@ -30,7 +28,7 @@ def rows() -> list[Row]:
     stack = SliceStack(query, spec, patch=backbone.patch)
 
     def plain_loop() -> list[torch.Tensor]:
-        return [exact.features(torch.from_numpy(image[None])) for image in stack.images]
+        return [exact.features(torch.from_numpy(stack.render([index]))) for index in range(len(stack))]
 
     slow, fast = compare(plain_loop, lambda: compute_features(stack, backbone), repeats=3)
     with tempfile.TemporaryDirectory() as folder:

@@ -10,9 +10,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from fewshot.adapters.pixels import to_pixels
 from fewshot.adapters.samples import Samples
 from fewshot.errors import FewshotError
 from fewshot.progress import Progress, silent
+
+BAND = 16_384
+"""Pixels at once: a band of rows whose hidden units stay in the processor's cache."""
 
 
 class Adapter(nn.Module, ABC):
@@ -61,6 +65,14 @@ class Adapter(nn.Module, ABC):
         """
 
     @abstractmethod
+    def on_patches(self, features: Tensor) -> Tensor:
+        """The part that commutes with interpolation: ``[B, h, w, D]`` -> ``[B, h, w, K]``."""
+
+    @abstractmethod
+    def on_pixels(self, maps: Tensor) -> Tensor:
+        """The rest: interpolated maps ``[B, H, W, K]`` -> probabilities ``[B, H, W, L + 1]``."""
+
+    @torch.inference_mode()
     def predict(self, features: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
         """Class probabilities of every pixel.
 
@@ -72,6 +84,9 @@ class Adapter(nn.Module, ABC):
         Returns:
             float32 ``[B, H, W, L + 1]``, summing to one over the last axis.
         """
+        maps = self.on_patches(features)
+        rows = max(1, BAND // (len(features) * len(xs)))
+        return torch.cat([self.on_pixels(to_pixels(maps, band, xs)) for band in ys.split(rows)], dim=1)
 
     def config(self) -> dict[str, Any]:
         """What ``from_config`` needs besides the tensors of ``state_dict()``; plain JSON."""
@@ -115,9 +130,9 @@ class PixelNetwork(nn.Module):
         self.first = nn.Linear(dim, widths[0])
         rest: list[nn.Module] = []
         for before, after in pairwise(widths):
-            rest += [nn.ReLU(), nn.Linear(before, after)]
+            rest += [nn.ReLU(inplace=True), nn.Linear(before, after)]
         if final_activation:
-            rest.append(nn.ReLU())
+            rest.append(nn.ReLU(inplace=True))
         self.rest = nn.Sequential(*rest)
 
     def standardise(self, features: Tensor) -> None:

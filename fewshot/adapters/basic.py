@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewshot.adapters.base import Adapter
-from fewshot.adapters.pixels import to_pixels
 from fewshot.adapters.samples import Samples
 from fewshot.progress import Progress, silent
 
@@ -67,10 +66,11 @@ class BasicAdapter(Adapter):
         progress("train", 1, 1)
         return {}
 
-    @torch.inference_mode()
-    def predict(self, features: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
-        unit = normalize((features - self.mean) * self.scale, dim=-1)
-        similarity = to_pixels(unit @ self.prototypes.T, ys, xs).clamp(min=0)
+    def on_patches(self, features: Tensor) -> Tensor:
+        return normalize((features - self.mean) * self.scale, dim=-1) @ self.prototypes.T
+
+    def on_pixels(self, maps: Tensor) -> Tensor:
+        similarity = maps.clamp(min=0)
         background = torch.full_like(similarity[..., :1], self.options.threshold)
         scores = torch.cat([background, similarity], dim=-1)
         return scores / scores.sum(-1, keepdim=True)

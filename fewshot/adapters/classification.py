@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fewshot.adapters.base import Adapter, PixelNetwork
-from fewshot.adapters.pixels import to_pixels
 from fewshot.adapters.samples import Samples, balanced_indices
 from fewshot.adapters.training import TrainingOptions, balanced_accuracy, train
 from fewshot.progress import Progress, silent
@@ -61,10 +60,11 @@ class ClassificationAdapter(Adapter):
 
         return train(self, options=options, loss=loss, accuracy=accuracy, progress=progress)
 
-    @torch.inference_mode()
-    def predict(self, features: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
-        hidden = to_pixels(self.network.narrow(features), ys, xs)
-        return self.network.rest(hidden).softmax(-1)
+    def on_patches(self, features: Tensor) -> Tensor:
+        return self.network.narrow(features)
+
+    def on_pixels(self, maps: Tensor) -> Tensor:
+        return self.network.rest(maps).softmax(-1)
 
 
 def marginal_cross_entropy(logits: Tensor, possible: Tensor) -> Tensor:

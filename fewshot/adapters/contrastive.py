@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.adapters.base import Adapter, PixelNetwork
 from fewshot.adapters.classification import reset_parameters
-from fewshot.adapters.pixels import to_pixels
 from fewshot.adapters.samples import Samples
 from fewshot.adapters.training import TrainingOptions, balanced_accuracy, train
 from fewshot.progress import Progress, silent
@@ -23,8 +22,10 @@ SAFE_EXPONENT = 80.0
 """Where all templates, or all pixels, have logits within this range, ``a . b`` cannot underflow: at the largest
 logit of one side the other contributes at least exp(-80), which float32 still holds."""
 
-CHUNK = 4096
+CHUNK = 2048
 """Pixels at once: their quotients with 100 templates then stay in the processor's cache."""
+
+FEW_CLASSES = 4
 
 
 class ContrastiveAdapter(Adapter):
@@ -86,10 +87,11 @@ class ContrastiveAdapter(Adapter):
 
         return train(self, options=options, loss=loss, accuracy=accuracy, progress=progress)
 
-    @torch.inference_mode()
-    def predict(self, features: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
-        hidden = to_pixels(self.network.narrow(features), ys, xs)
-        pixels = self.network.rest(hidden)
+    def on_patches(self, features: Tensor) -> Tensor:
+        return self.network.narrow(features)
+
+    def on_pixels(self, maps: Tensor) -> Tensor:
+        pixels = self.network.rest(maps)
         return self._combine(self.network(self.references), pixels.flatten(0, 2)).unflatten(
             0, pixels.shape[:3]
         )
@@ -109,9 +111,12 @@ class ContrastiveAdapter(Adapter):
         width = templates.shape[1]
         left = nn.functional.linear(templates, self.head.weight[:, :width], self.head.bias)
         right = nn.functional.linear(pixels, self.head.weight[:, width:])
-        own = mean_softmax(left, right, own_class_weights(self.reference_labels, self.labels + 1))[:, 1:]
-        background = (1 - own).clamp(min=0).prod(1, keepdim=True)
-        return nn.functional.normalize(torch.cat([background, own], dim=1), p=1, dim=1)
+        weights = own_class_weights(self.reference_labels, self.labels + 1)
+        # Classes first: sums over a handful of classes are slow along the last axis.
+        own = mean_softmax(left, right, weights).T[1:]
+        background = (1 - own).clamp(min=0).prod(0, keepdim=True)
+        scores = torch.cat([background, own])
+        return (scores / scores.sum(0)).T.contiguous()
 
 
 class PairSampler:
@@ -180,8 +185,22 @@ def mean_softmax(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     if max(float(left.min()), float(right.min())) < -SAFE_EXPONENT:
         return sum_of_softmaxes(left, right, weights)
     a = left.exp()
-    weighted = a * weights
-    return torch.cat([b * ((b @ a.T).reciprocal_() @ weighted) for b in right.exp().split(CHUNK)])
+    weighted = (a * weights).T
+    # Pixels along the last axis: both products then read and write memory in order.
+    chunks = [
+        b * (weighted @ products(a, b).reciprocal_()) for b in right.exp().T.contiguous().split(CHUNK, dim=1)
+    ]
+    return torch.cat(chunks, dim=1).T
+
+
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b``; with a handful of classes in between, adding outer products is faster than a matrix product."""
+    if a.shape[1] > FEW_CLASSES:
+        return a @ b
+    total = a[:, :1] * b[:1]
+    for index in range(1, a.shape[1]):
+        total.addcmul_(a[:, index : index + 1], b[index : index + 1])
+    return total
 
 
 def sum_of_softmaxes(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ FEATURES_VERSION = 1
 """Raise when the same volume, slicing and weights would give other features than before."""
 
 DEFAULT_GIGABYTES = 20.0
+
+MAX_WORKERS = 8
+"""Slices at once on a CPU; more would only need more memory."""
 
 
 def default_bank_folder() -> Path:
@@ -189,12 +193,35 @@ def compute_features(
     features = np.empty((len(wanted), *stack.grid, backbone.dim), np.float16)
     batch = backbone.batch_size(stack.shape[1] * stack.shape[2])
     progress("features", 0, len(wanted))
-    for start in range(0, len(wanted), batch):
+
+    def compute(start: int) -> int:
         chosen = wanted[start : start + batch]
         images = torch.from_numpy(stack.render(chosen.tolist()))
         features[start : start + len(chosen)] = backbone.features(images).cpu().numpy()
-        progress("features", start + len(chosen), len(wanted))
+        return len(chosen)
+
+    done = 0
+    for count in _in_parallel(compute, range(0, len(wanted), batch), on_cpu=backbone.device.type == "cpu"):
+        done += count
+        progress("features", done, len(wanted))
     return features, rows
+
+
+def _in_parallel(work: Callable[[int], int], items: Sequence[int], *, on_cpu: bool) -> Iterator[int]:
+    """Results in order; on a CPU several slices at once with few threads each, which wastes less than the reverse."""
+    threads = torch.get_num_threads()
+    workers = min(threads, len(items), MAX_WORKERS) if on_cpu else 1
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
+    ) as pool:
+        try:
+            yield from pool.map(work, items)
+        finally:
+            pool.shutdown(cancel_futures=True)  # a cancelled caller does not wait for the other slices
+            torch.set_num_threads(threads)  # the number is a thread's own with OpenMP, but not in every build
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
