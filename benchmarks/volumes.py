@@ -11,7 +11,7 @@ import torch
 from benchmarks.timing import Row, compare, seconds
 from fewshot import pipeline
 from fewshot.features import FeatureBank, load_backbone
-from fewshot.features.bank import compute_features
+from fewshot.features.extraction import compute_features
 from fewshot.phantoms import make_study
 from fewshot.support import Template
 from fewshot.volumes import SliceStack
@@ -37,7 +37,7 @@ def rows() -> list[Row]:
         model = pipeline.fit([template], backbone=backbone, bank=bank)
         first = seconds(lambda: pipeline.predict(query, model, backbone=backbone, bank=bank))
         second = min(
-            seconds(lambda: pipeline.predict(query, model, backbone=backbone, bank=bank)) for _ in range(3)
+            seconds(lambda: pipeline.predict(query, model, backbone=backbone, bank=bank)) for _ in range(5)
         )
         retrain = seconds(lambda: pipeline.fit([template], backbone=backbone, bank=bank))
     slices = f"{len(stack)} slices"

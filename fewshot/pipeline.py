@@ -155,8 +155,7 @@ def classify_slices(
         maps = np.zeros((*shape, len(model.labels) + 1), np.float16)
         maps[..., 0] = 1  # air is background
     for index in np.flatnonzero(entry.rows >= 0):
-        features = torch.from_numpy(np.asarray(entry.features[entry.rows[index]], np.float32))
-        predicted = model.adapter.predict(features[None], ys, xs)[0]
+        predicted = model.adapter.predict(entry.of_slice(index)[None], ys, xs)[0]
         best, choice = predicted.max(-1)
         classes[index], certainty[index] = choice.numpy(), best.numpy()
         if maps is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewshot.adapters.pixels import at_points
 from fewshot.adapters.samples import Samples
 from fewshot.errors import FewshotError
-from fewshot.features import Backbone, FeatureBank
+from fewshot.features import Backbone, BankEntry, FeatureBank
 from fewshot.localize import count_parts
 from fewshot.progress import Progress, silent
 from fewshot.volumes import SliceSpec, SliceStack, Volume
@@ -112,7 +112,7 @@ def collect_samples(
             row = possible if target == 0 else torch.arange(len(labels) + 1) == target
             parts.append(
                 Samples(
-                    features=_features_at(entry.features, entry.rows, stack, places),
+                    features=_features_at(entry, stack, places),
                     targets=torch.full((len(places),), target),
                     slices=torch.from_numpy(places[:, 0]) + slice_offset,
                     possible=row.expand(len(places), -1),
@@ -180,13 +180,14 @@ def _draw(classes: np.ndarray, target: int, share: float, generator: np.random.G
     return np.stack(np.unravel_index(np.sort(chosen), classes.shape), axis=1)
 
 
-def _features_at(features: np.ndarray, rows: np.ndarray, stack: SliceStack, places: np.ndarray) -> Tensor:
+def _features_at(entry: BankEntry, stack: SliceStack, places: np.ndarray) -> Tensor:
     ys, xs = (torch.as_tensor(axis) for axis in stack.patch_coordinates())
-    drawn = torch.empty(len(places), features.shape[-1])
+    drawn = torch.empty(len(places), entry.features.shape[-1])
     for index, of_slice in _by_slice(places):
-        maps = torch.from_numpy(np.asarray(features[rows[index]], np.float32))
         inside = places[of_slice]
-        drawn[torch.from_numpy(of_slice)] = at_points(maps, ys[inside[:, 1]], xs[inside[:, 2]])
+        drawn[torch.from_numpy(of_slice)] = at_points(
+            entry.of_slice(index), ys[inside[:, 1]], xs[inside[:, 2]]
+        )
     return drawn
 
 

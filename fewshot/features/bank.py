@@ -12,8 +12,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +22,17 @@ import numpy as np
 import torch
 from filelock import FileLock
 from safetensors.numpy import save_file
+from torch import Tensor
 
 from fewshot.errors import FewshotError
 from fewshot.features.backbone import Backbone
+from fewshot.features.extraction import FEATURES_VERSION, compute_features
 from fewshot.progress import Progress, silent
 from fewshot.volumes import SliceStack
 
 logger = logging.getLogger(__name__)
 
-FEATURES_VERSION = 1
-"""Raise when the same volume, slicing and weights would give other features than before."""
-
 DEFAULT_GIGABYTES = 20.0
-
-MAX_WORKERS = 8
-"""Slices at once on a CPU; more would only need more memory."""
 
 
 def default_bank_folder() -> Path:
@@ -60,6 +55,12 @@ class BankEntry:
     features: np.ndarray
     rows: np.ndarray
     fresh: bool
+
+    def of_slice(self, index: int) -> Tensor:
+        """Features of one slice that is not air, float32 ``[h, w, dim]``."""
+        return torch.from_numpy(
+            np.array(self.features[self.rows[index]])
+        ).float()  # torch widens faster than numpy
 
 
 class FeatureBank:
@@ -177,51 +178,6 @@ def entry_signature(stack: SliceStack, backbone: Backbone) -> dict[str, Any]:
         "dtype": str(backbone.dtype),
         "version": FEATURES_VERSION,
     }
-
-
-def compute_features(
-    stack: SliceStack, backbone: Backbone, *, progress: Progress = silent
-) -> tuple[np.ndarray, np.ndarray]:
-    """Patch features of every slice that is not air.
-
-    Returns:
-        float16 ``[R, h, w, dim]`` and int32 ``[S]``: the row of each slice, -1 for air.
-    """
-    wanted = np.flatnonzero(~stack.air)
-    rows = np.full(len(stack), -1, np.int32)
-    rows[wanted] = np.arange(len(wanted))
-    features = np.empty((len(wanted), *stack.grid, backbone.dim), np.float16)
-    batch = backbone.batch_size(stack.shape[1] * stack.shape[2])
-    progress("features", 0, len(wanted))
-
-    def compute(start: int) -> int:
-        chosen = wanted[start : start + batch]
-        images = torch.from_numpy(stack.render(chosen.tolist()))
-        features[start : start + len(chosen)] = backbone.features(images).cpu().numpy()
-        return len(chosen)
-
-    done = 0
-    for count in _in_parallel(compute, range(0, len(wanted), batch), on_cpu=backbone.device.type == "cpu"):
-        done += count
-        progress("features", done, len(wanted))
-    return features, rows
-
-
-def _in_parallel(work: Callable[[int], int], items: Sequence[int], *, on_cpu: bool) -> Iterator[int]:
-    """Results in order; on a CPU several slices at once with few threads each, which wastes less than the reverse."""
-    threads = torch.get_num_threads()
-    workers = min(threads, len(items), MAX_WORKERS) if on_cpu else 1
-    if workers <= 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(
-        workers, initializer=torch.set_num_threads, initargs=(threads // workers,)
-    ) as pool:
-        try:
-            yield from pool.map(work, items)
-        finally:
-            pool.shutdown(cancel_futures=True)  # a cancelled caller does not wait for the other slices
-            torch.set_num_threads(threads)  # the number is a thread's own with OpenMP, but not in every build
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

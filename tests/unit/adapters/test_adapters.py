@@ -107,7 +107,9 @@ def test_basic_prototype_is_the_cosine_to_the_mean_direction():
     unit = torch.nn.functional.normalize(samples.features[samples.targets == 1], dim=1)
     maps = unit.mean(0).expand(1, 1, 2, DIM) * 7
     predicted = adapter.predict(maps, torch.zeros(1), torch.zeros(1))[0, 0, 0]
-    torch.testing.assert_close(predicted[1] / predicted[0], torch.tensor(2.0))  # cosine 1 against the threshold 0.5
+    torch.testing.assert_close(
+        predicted[1] / predicted[0], torch.tensor(2.0)
+    )  # cosine 1 against the threshold 0.5
 
 
 @pytest.mark.parametrize("labels", [1, 3])

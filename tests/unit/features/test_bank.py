@@ -10,7 +10,7 @@ import torch
 
 from fewshot.errors import FewshotError
 from fewshot.features import FeatureBank, load_backbone
-from fewshot.features.bank import compute_features
+from fewshot.features.extraction import compute_features, occupied_patches
 from fewshot.volumes import SliceSpec, SliceStack
 from tests.unit.conftest import blobs
 
@@ -183,3 +183,30 @@ def test_several_processes_compute_an_entry_once(tmp_path):
     assert len({total for _, total in seen}) == 1
     assert sum(fresh for fresh, _ in seen) == 1
     assert only_entry(FeatureBank(tmp_path))
+
+
+def test_margins_of_air_are_left_out_and_look_like_air(tiny):
+    """The body's features hardly change when the field of view grows by air."""
+    volume, _ = blobs(0)
+    body = volume.array - volume.array.min() + 50
+    wide = np.zeros((120, 36, 8), np.float32)
+    wide[40:80] = body
+    spec = SliceSpec(size=None, pixel_mm=0.5, window="percentile")
+    stacks = [
+        SliceStack(type(volume)(**{**vars(volume), "array": array, "name": "fov"}), spec, patch=8)
+        for array in (body, wide)
+    ]
+    ys, xs = occupied_patches(stacks[1])
+    assert (ys.start, ys.stop) == (0, stacks[1].grid[0])
+    assert xs.stop - xs.start < stacks[1].grid[1] / 2
+    features, rows = compute_features(stacks[1], tiny)
+    outside = np.delete(features, np.r_[xs], axis=2)
+    assert (outside == outside[0, 0, 0]).all()
+    assert (features[:, :, xs].std((0, 1, 2)) > 0).any()
+    assert rows.tolist() == list(range(8))
+
+
+def test_nothing_is_cut_off_where_the_image_fills_the_view(stack, tiny):
+    ys, xs = occupied_patches(stack)
+    assert (ys, xs) == (slice(0, stack.grid[0]), slice(0, stack.grid[1]))
+    assert compute_features(stack, tiny)[0].shape[1:3] == stack.grid
