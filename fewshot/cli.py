@@ -29,6 +29,7 @@ from fewshot.options import (
     key_values,
     open_backbone,
     open_bank,
+    require_file,
     slice_spec,
     split_names,
     write_json,
@@ -85,7 +86,9 @@ def serve(
 def extract(
     studies: Annotated[Path, typer.Argument(help="Folder of volumes (or a dataset folder).")],
     like: Annotated[Path | None, typer.Option(help="Cut slices as this model file wants them.")] = None,
-    backbone: BackboneOption = "embedded",
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone; by default the model's, or embedded.")
+    ] = None,
     device: DeviceOption = "auto",
     bank: BankOption = None,
     bank_gb: BankGbOption = 20.0,
@@ -97,14 +100,20 @@ def extract(
     from fewshot.extraction import extract_features
     from fewshot.model import load_model
 
-    model = load_model(like) if like else None
+    spec = slice_spec(plane, window, size)
+    if like:
+        model = load_model(like)
+        if spec != slice_spec("auto", "auto", None):
+            raise FewshotError(
+                "--like cuts slices as the model wants them; leave out --plane, --window and --size."
+            )
+        used, spec = open_backbone(backbone or model.backbone, device, layers=model.layers), model.spec
+        model.require(used)
+    else:
+        used = open_backbone(backbone or "embedded", device)
     with progress_bars() as progress:
         summary = extract_features(
-            studies,
-            backbone=open_backbone(model.backbone if model else backbone, device),
-            bank=open_bank(bank, bank_gb),
-            spec=model.spec if model else slice_spec(plane, window, size),
-            progress=progress,
+            studies, backbone=used, bank=open_bank(bank, bank_gb), spec=spec, progress=progress
         )
     for name, reason in summary.failed.items():
         errors.print(f"Left out {name}: {reason}", style="yellow", markup=False)
@@ -139,7 +148,9 @@ def fit(
 
     from fewshot.dataset import Dataset
     from fewshot.pipeline import fit as fit_adapter
+    from fewshot.support import label_names
 
+    require_file(out)
     opened = Dataset.open(dataset, labels=split_names(labels))
     support = [opened.template(case) for case in opened.choose(split_names(templates) or [])]
     if complete is not None:
@@ -147,6 +158,7 @@ def fit(
     with progress_bars() as progress:
         model = fit_adapter(
             support,
+            labels={name: opened.labels[name] for name in label_names(support)},
             adapter=adapter,
             options=key_values(set_),
             backbone=open_backbone(backbone, device),
@@ -191,7 +203,7 @@ def predict(
 
     _require_refiner(refine)
     loaded = load_model(model)
-    used = open_backbone(backbone or loaded.backbone, device)
+    used = open_backbone(backbone or loaded.backbone, device, layers=loaded.layers)
     with progress_bars() as progress:
         predictions = predict_files(
             images,
@@ -289,11 +301,16 @@ def main() -> None:
     try:
         app()
     except FewshotError as error:
-        errors.print(f"Error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("Stopped; what was finished is kept.", style="yellow")
-        sys.exit(130)
+        _fail(str(error))
+    except OSError as error:
+        _fail(
+            f"{error.filename or 'A file'}: {error.strerror or error}; check the path, its rights and the disk."
+        )
+
+
+def _fail(sentence: str) -> None:
+    errors.print(f"Error: {sentence}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 def _require_refiner(name: str) -> None:

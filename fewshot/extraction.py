@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from fewshot.dataset import list_files
+from fewshot.dataset import Dataset, list_files
 from fewshot.errors import FewshotError
 from fewshot.features import Backbone, FeatureBank
 from fewshot.pipeline import resolve, warm
@@ -42,27 +43,36 @@ def extract_features(
     """
     if not folder.is_dir():
         raise FewshotError(f"There is no folder {folder}; give a folder of volumes.")
-    files = list_files(folder / "images" if (folder / "images").is_dir() else folder)
-    if not files:
+    readers = _readers(folder)
+    if not readers:
         raise FewshotError(f"{folder} holds no volume that can be read.")
     summary = ExtractionSummary()
     if spec.pixel_mm is None:
-        spec = _typical_spec(files, spec, backbone, summary)
-    for done, volume in enumerate(_readable(files, summary)):
-        progress("read", done, len(files))
+        spec = _typical_spec(readers, spec, backbone, summary)
+    for done, volume in enumerate(_readable(readers, summary)):
+        progress("read", done, len(readers))
         if warm(volume, spec, backbone=backbone, bank=bank, progress=progress).fresh:
             summary.computed += 1
         else:
             summary.present += 1
-    progress("read", len(files), len(files))
+    progress("read", len(readers), len(readers))
     return summary
 
 
+def _readers(folder: Path) -> dict[str, Callable[[], Volume]]:
+    """How to read each volume; those of a dataset with the modality that its dataset.json says."""
+    if (folder / "dataset.json").exists() and (folder / "images").is_dir():
+        dataset = Dataset.open(folder)
+        return {name: partial(dataset.volume, case) for name, case in dataset.cases.items()}
+    images = folder / "images" if (folder / "images").is_dir() else folder
+    return {name: partial(read_volume, path) for name, path in list_files(images).items()}
+
+
 def _typical_spec(
-    files: dict[str, Path], spec: SliceSpec, backbone: Backbone, summary: ExtractionSummary
+    readers: dict[str, Callable[[], Volume]], spec: SliceSpec, backbone: Backbone, summary: ExtractionSummary
 ) -> SliceSpec:
     """What most volumes suggest, reading one at a time so that a large folder fits into memory."""
-    each = [resolve(spec, [volume], backbone) for volume in _readable(files, summary)]
+    each = [resolve(spec, [volume], backbone) for volume in _readable(readers, summary)]
     if not each:
         return spec
     pixels = [one.pixel_mm for one in each if one.pixel_mm is not None]
@@ -74,9 +84,9 @@ def _typical_spec(
     )
 
 
-def _readable(files: dict[str, Path], summary: ExtractionSummary) -> Iterator[Volume]:
-    for name, path in files.items():
+def _readable(readers: dict[str, Callable[[], Volume]], summary: ExtractionSummary) -> Iterator[Volume]:
+    for name, read in readers.items():
         try:
-            yield read_volume(path)
+            yield read()
         except FewshotError as error:
             summary.failed[name] = str(error)

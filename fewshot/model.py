@@ -120,6 +120,8 @@ def load_model(path: Path | str) -> Model:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise FewshotError(f"There is no model file {path}; fit one with `fewshot fit`.") from None
+    except PermissionError:
+        raise FewshotError(f"Model file {path} may not be read; check its rights.") from None
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise FewshotError(f"Model file {path} is damaged ({error}); fit it again.") from error
     if header.get("format") != FORMAT:
@@ -133,7 +135,12 @@ def load_model(path: Path | str) -> Model:
         raise FewshotError(
             f"Model file {path} holds adapter '{header['adapter']}'; known are {', '.join(ADAPTERS)}."
         )
-    return _from_header(header, state)
+    try:
+        return _from_header(header, state)
+    except (FewshotError, KeyError, TypeError, AttributeError) as error:
+        raise FewshotError(
+            f"Model file {path} does not hold what its header says ({error}); fit it again."
+        ) from error
 
 
 def _from_header(header: dict[str, Any], state: dict[str, Any]) -> Model:

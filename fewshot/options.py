@@ -51,11 +51,11 @@ ComponentsOption = Annotated[
 ]
 
 
-def open_backbone(name: str, device: str) -> Backbone:
+def open_backbone(name: str, device: str, *, layers: list[int] | None = None) -> Backbone:
     """The backbone that ``--backbone`` and ``--device`` ask for."""
     from fewshot.features import load_backbone
 
-    return load_backbone(name, device=device)
+    return load_backbone(name, device=device, layers=layers)
 
 
 def open_bank(folder: Path | None, gigabytes: float) -> FeatureBank:
@@ -94,4 +94,11 @@ def key_values(pairs: list[str] | None, option: str = "--set", *, parse: bool = 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:
     """Write the numbers of a command, if a file was asked for."""
     if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1))
+
+
+def require_file(path: Path) -> None:
+    """Refuse an output path that cannot become a file, before anything is computed."""
+    if path.is_dir():
+        raise FewshotError(f"{path} is a folder; give the name of the file to write.")

@@ -68,7 +68,18 @@ def predict_files(
 
 
 def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Image -> label file."""
+    """Image -> label file; never one of the images."""
+    targets = _choose_targets(images, out)
+    sources = {image.resolve() for image in images}
+    for image, target in targets.items():
+        if target.resolve() in sources:
+            raise FewshotError(
+                f"The label map of {image} would overwrite the image {target}; give another --out."
+            )
+    return targets
+
+
+def _choose_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
     if len(images) == 1 and extension_of(out) and not out.is_dir():
         return {images[0]: out}
     if extension_of(out) and not out.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Template:
                 f"The label of {self.volume.name} has {self.labels.shape} voxels, its image "
                 f"{self.volume.array.shape}; draw the label on this image."
             )
-        present = set(np.unique(self.labels).tolist()) - {0}
+        present = self.values
         if unnamed := present - set(self.names.values()):
             raise FewshotError(
                 f"The label of {self.volume.name} holds the value {min(unnamed)}, which has no name; "
@@ -58,19 +59,24 @@ class Template:
         if not present:
             raise FewshotError(f"The label of {self.volume.name} is empty; label at least one slice.")
 
+    @cached_property
+    def values(self) -> set[int]:
+        """Values that occur in the label map, background not counted."""
+        return set(np.flatnonzero(np.bincount(self.labels.ravel())).tolist()) - {0}
+
     @property
     def drawn(self) -> list[str]:
         """Names that occur in the label map; in a complete template all its names were looked for."""
-        present = set(np.unique(self.labels).tolist())
-        return [name for name, value in self.names.items() if self.complete or value in present]
+        return [name for name, value in self.names.items() if self.complete or value in self.values]
 
 
 def label_names(templates: Sequence[Template]) -> list[str]:
     """All names that have at least one voxel, in order of first appearance."""
     names: dict[str, None] = {}
     for template in templates:
-        present = set(np.unique(template.labels).tolist())
-        names.update(dict.fromkeys(name for name, value in template.names.items() if value in present))
+        names.update(
+            dict.fromkeys(name for name, value in template.names.items() if value in template.values)
+        )
     return list(names)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from fewshot.adapters.options import checked_options
 from fewshot.adapters.pixels import to_pixels
 from fewshot.adapters.samples import Samples
 from fewshot.errors import FewshotError
@@ -46,15 +47,9 @@ class Adapter(nn.Module, ABC):
         """An adapter that is not fitted yet.
 
         Raises:
-            FewshotError: for an option that this adapter does not have.
+            FewshotError: for an option that this adapter does not have, or a value that does not fit.
         """
-        known = {field.name for field in fields(cls.Options)}
-        if unknown := set(options or {}) - known:
-            raise FewshotError(
-                f"Adapter {cls.name} has no option {', '.join(sorted(unknown))}; "
-                f"it has {', '.join(sorted(known)) or 'none'}."
-            )
-        return cls(dim, labels, cls.Options(**(options or {})))
+        return cls(dim, labels, checked_options(cls.name, cls.Options, options or {}))
 
     @abstractmethod
     def fit(self, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewshot.adapters.base import Adapter
+from fewshot.adapters.options import number
 from fewshot.adapters.samples import Samples
 from fewshot.progress import Progress, silent
 
@@ -39,7 +40,7 @@ class BasicAdapter(Adapter):
                 the single vectors. Averages stay below the threshold for large mixed structures such as a lung.
         """
 
-        threshold: float = 0.5
+        threshold: float = number(0.5, above=0, below=1)
         standardise: bool = False
         prototype: bool = False
 

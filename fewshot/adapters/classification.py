@@ -46,6 +46,7 @@ class ClassificationAdapter(Adapter):
         generator = torch.Generator().manual_seed(seed)
         reset_parameters(self, seed)
         fitted, held = samples.split(generator)
+        held = held.certain()
         self.network.standardise(samples.features)
         if options.balanced:
             limit = 2 * max(1, len(fitted) // (self.labels + 1))

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.adapters.base import Adapter, PixelNetwork
 from fewshot.adapters.classification import reset_parameters
+from fewshot.adapters.options import number
 from fewshot.adapters.samples import Samples
 from fewshot.adapters.training import TrainingOptions, balanced_accuracy, train
 from fewshot.progress import Progress, silent
@@ -54,7 +55,7 @@ class ContrastiveAdapter(Adapter):
         """
 
         hidden: tuple[int, int] = (64, 64)
-        negatives: float = 0.8
+        negatives: float = number(0.8, above=0, below=1)
         references: int = 100
 
     references: Tensor
@@ -72,6 +73,7 @@ class ContrastiveAdapter(Adapter):
         generator = torch.Generator().manual_seed(seed)
         reset_parameters(self, seed)
         fitted, held = samples.split(generator)
+        held = held.certain()
         self.network.standardise(samples.features)
         self._choose_references(fitted, generator)
         pairs = PairSampler(fitted, negatives=options.negatives, generator=generator)

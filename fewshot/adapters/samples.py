@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 HOLDOUT_SHARE = 0.2
-MIN_SLICES_FOR_SLICE_HOLDOUT = 5
+MIN_SLICES_FOR_SLICE_HOLDOUT = 10
 """With fewer labelled slices whole slices cannot be spared; single pixels are held out instead."""
 
 
@@ -49,6 +49,10 @@ class Samples:
             self.weights[index],
         )
 
+    def certain(self) -> Samples:
+        """Those pixels of which the class is known without doubt: what accuracy can be measured on."""
+        return self[torch.nonzero(self.possible.sum(1) == 1).flatten()]
+
     def certain_negatives(self, label: int) -> Tensor:
         """Indices of pixels that surely lie outside a label's RoI."""
         return torch.nonzero(~self.possible[:, label]).flatten()
@@ -56,7 +60,7 @@ class Samples:
     def split(self, generator: torch.Generator) -> tuple[Samples, Samples]:
         """A part to fit on and a held-out part: whole slices where there are enough, else single pixels.
 
-        Every class keeps pixels in both parts if it has at least two.
+        Every class that has at least two pixels keeps some in both parts.
         """
         slices = self.slices.unique()
         if len(slices) >= MIN_SLICES_FOR_SLICE_HOLDOUT:
@@ -64,13 +68,13 @@ class Samples:
             for first in range(len(order)):
                 chosen = order.roll(-first)[: max(1, round(len(order) * HOLDOUT_SHARE))]
                 held = torch.isin(self.slices, chosen)
-                if self._covers(~held):
+                if self._covers(~held) and self._covers(held):
                     return self[torch.nonzero(~held).flatten()], self[torch.nonzero(held).flatten()]
         held = torch.zeros(len(self), dtype=torch.bool)
         for target in self.targets.unique():
             members = torch.nonzero(self.targets == target).flatten()
             shuffled = members[torch.randperm(len(members), generator=generator)]
-            held[shuffled[: round(len(members) * HOLDOUT_SHARE)]] = True
+            held[shuffled[: max(round(len(members) * HOLDOUT_SHARE), int(len(members) > 1))]] = True
         return self[torch.nonzero(~held).flatten()], self[torch.nonzero(held).flatten()]
 
     def _covers(self, mask: Tensor) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fewshot.adapters.options import number
 from fewshot.progress import Progress
 
 
@@ -29,8 +30,8 @@ class TrainingOptions:
     epochs: int = 40
     steps: int = 25
     batch: int = 1024
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
+    learning_rate: float = number(2e-3, above=0, below=1)
+    weight_decay: float = number(1e-4, above=-1e-9, below=1)
     patience: int = 8
 
 

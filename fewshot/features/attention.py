@@ -22,7 +22,7 @@ def use_chunked_attention(model: Any) -> None:
 
     for block in model.blocks:
         attention: Any = block.attn
-        if type(attention) is Attention and attention.gate is None:
+        if type(attention) is Attention and getattr(attention, "gate", None) is None:
             attention.forward = MethodType(attend_in_chunks, attention)  # type: ignore[method-assign]
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
+import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from torch import Tensor
 
@@ -33,6 +36,8 @@ from fewshot.volumes import SliceStack
 logger = logging.getLogger(__name__)
 
 DEFAULT_GIGABYTES = 20.0
+
+ABANDONED_SECONDS = 24 * 3600
 
 
 def default_bank_folder() -> Path:
@@ -75,10 +80,10 @@ class FeatureBank:
     """
 
     def __init__(self, folder: Path | str, *, gigabytes: float = DEFAULT_GIGABYTES) -> None:
+        if not 0 < gigabytes < math.inf:
+            raise FewshotError(f"The feature bank's size limit is {gigabytes} GB; give a positive number.")
         self.folder = Path(folder)
         self.limit = int(gigabytes * 1e9)
-        if self.limit <= 0:
-            raise FewshotError(f"The feature bank's size limit is {gigabytes} GB; give a positive number.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -97,23 +102,37 @@ class FeatureBank:
         if entry := self._read(path, signature):
             progress("features", len(stack), len(stack))
             return entry
-        with FileLock(f"{path}.lock"):
+        with self._only_one(path):
             if entry := self._read(path, signature):
                 return entry
             features, rows = compute_features(stack, backbone, progress=progress)
             try:
                 self._write(path, signature, features, rows)
-            except OSError as error:
-                logger.warning(
-                    "Features of %s were not stored in %s: %s", stack.volume.name, self.folder, error
-                )
-        with suppress(OSError):
-            os.unlink(f"{path}.lock")
+                self._evict(keep=path)
+            except (OSError, SafetensorError) as error:
+                name = stack.volume.name
+                logger.warning("Features of %s were not stored in %s: %s", name, self.folder, error)
         return BankEntry(features, rows, fresh=True)
 
-    def holds(self, stack: SliceStack, backbone: Backbone) -> bool:
-        """Whether an entry for this stack exists (it is verified only when read)."""
-        return self.path(entry_signature(stack, backbone)).exists()
+    @contextmanager
+    def _only_one(self, path: Path) -> Iterator[None]:
+        """Other processes wait; where the folder cannot be written, each computes for itself."""
+        lock = FileLock(f"{path}.lock", mode=self._mode())
+        try:
+            lock.acquire()
+        except OSError as error:
+            logger.warning("The feature bank %s cannot be locked (%s).", self.folder, error)
+        try:
+            yield
+        finally:
+            if lock.is_locked:
+                lock.release()
+                with suppress(OSError):
+                    os.unlink(lock.lock_file)
+
+    def _mode(self) -> int:
+        """Whoever may use the folder may use its files."""
+        return self.folder.stat().st_mode & 0o666
 
     def path(self, signature: dict[str, Any]) -> Path:
         """The file of an entry."""
@@ -128,7 +147,10 @@ class FeatureBank:
             features = _map_tensor(path, start, header["features"])
             rows = np.array(_map_tensor(path, start, header["rows"]))
             stamp = (path.name, path.stat().st_mtime_ns)
-            if stamp not in self._verified and _checksum(features) != header["__metadata__"]["checksum"]:
+            if (
+                stamp not in self._verified
+                and _checksum(features, rows) != header["__metadata__"]["checksum"]
+            ):
                 raise ValueError("its checksum is wrong")
         except FileNotFoundError:
             return None
@@ -143,16 +165,18 @@ class FeatureBank:
     def _write(self, path: Path, signature: dict[str, Any], features: np.ndarray, rows: np.ndarray) -> None:
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
-            metadata = {"signature": _canonical(signature), "checksum": _checksum(features)}
+            metadata = {"signature": _canonical(signature), "checksum": _checksum(features, rows)}
             save_file({"features": features, "rows": rows}, temporary, metadata=metadata)
-            temporary.chmod(self.folder.stat().st_mode & 0o666)  # readable by whoever may use the folder
+            temporary.chmod(self._mode())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        self._evict(keep=path)
 
     def _evict(self, *, keep: Path) -> None:
-        with FileLock(self.folder / ".evict.lock"):
+        with FileLock(self.folder / ".evict.lock", mode=self._mode()):
+            for path, stat in _stats(self.folder.glob(".*tmp*")):
+                if time.time() - stat.st_mtime > ABANDONED_SECONDS:  # left by a process that was killed
+                    path.unlink(missing_ok=True)
             entries = sorted(
                 (
                     (stat.st_mtime, stat.st_size, path)
@@ -198,8 +222,12 @@ def _map_tensor(path: Path, start: int, entry: dict[str, Any]) -> np.ndarray:
     return np.memmap(path, _DTYPES[entry["dtype"]], "r", start + entry["data_offsets"][0], shape)
 
 
-def _checksum(array: np.ndarray) -> str:
-    return f"{zlib.crc32(np.ascontiguousarray(array).data) if array.size else 0:08x}"
+def _checksum(*arrays: np.ndarray) -> str:
+    value = 0
+    for array in arrays:
+        if array.size:
+            value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return f"{value:08x}"
 
 
 def _canonical(signature: dict[str, Any]) -> str:

@@ -18,9 +18,13 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise FewshotError(f"There is no device '{name}'; use auto, cpu or cuda.") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise FewshotError(f"There is no device '{name}'; use auto, cpu or cuda.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise FewshotError(f"Device '{name}' was asked for, but this torch sees no GPU; use cpu or auto.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FewshotError(f"Device '{name}' was asked for, but there are {torch.cuda.device_count()} GPUs.")
     return device
 
 

@@ -22,6 +22,9 @@ MARGIN = 1
 BLACK_PATCHES = 8
 """Side of the black image whose features stand for air, and the least side of the box that is computed."""
 
+THREADS = torch.get_num_threads()
+"""Taken once: while slices run in parallel, other threads may see a smaller number."""
+
 MAX_WORKERS = 8
 """Slices at once on a CPU; more would only need more memory."""
 
@@ -82,7 +85,7 @@ def _patches(coordinates: np.ndarray, patches: int) -> slice:
 
 def _in_parallel(work: Callable[[int], int], items: Sequence[int], *, on_cpu: bool) -> Iterator[int]:
     """Results in order; on a CPU several slices at once with few threads each, which wastes less than the reverse."""
-    threads = torch.get_num_threads()
+    threads = THREADS
     workers = min(threads, len(items), MAX_WORKERS) if on_cpu else 1
     if workers <= 1:
         yield from map(work, items)

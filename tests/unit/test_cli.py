@@ -95,6 +95,28 @@ def test_several_images_go_into_a_folder(run, dataset, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["case_2.nii.gz", "case_3.nii.gz"]
 
 
+def test_an_image_is_never_overwritten(run, dataset, tmp_path, capsys):
+    model, images = tmp_path / "adapter.safetensors", tmp_path / "images"
+    run("fit", dataset, "--templates", "case_0", "--adapter", "basic", "--out", model, capsys=capsys)
+    images.mkdir()
+    image = images / "case_1.nii.gz"
+    image.write_bytes((dataset / "images" / "case_1.nii.gz").read_bytes())
+    before = image.read_bytes()
+    for out in (images, image):
+        code, said = run("predict", image, "--model", model, "--out", out, capsys=capsys)
+        assert (code, "would overwrite" in said.err) == (1, True)
+    assert image.read_bytes() == before
+
+
+def test_values_are_those_of_the_dataset(run, dataset, tmp_path, capsys):
+    model = tmp_path / "adapter.safetensors"
+    run(
+        "fit", dataset, "--templates", "case_0", "--adapter", "basic", "--labels", "dark", "--out", model,
+        "--json", tmp_path / "fit.json", capsys=capsys,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "fit.json").read_text())["labels"] == {"dark": 2}
+
+
 def test_evaluate_writes_results_and_a_report(run, dataset, tmp_path, capsys):
     code, said = run(
         "evaluate",
@@ -165,6 +187,9 @@ def test_extract_names_what_it_cannot_read(run, dataset, tmp_path, capsys):
         (["evaluate", "{data}", "--out", "{out}", "--refine", "magic"], "magic"),
         (["extract", "{data}/nothing"], "no folder"),
         (["evaluate", "{data}", "--out", "{out}", "--plane", "up"], "no plane"),
+        (["fit", "{data}", "--templates", "case_0", "--out", "{data}"], "is a folder"),
+        (["fit", "{data}", "--templates", "case_0", "--out", "m", "--set", "epochs=0"], "Option epochs"),
+        (["evaluate", "{data}", "--out", "{data}/dataset.json"], "dataset.json"),
         (["evaluate", "{data}", "--out", "{out}", "--backbone", "nothing"], "no backbone"),
     ],
 )

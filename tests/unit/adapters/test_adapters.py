@@ -81,6 +81,29 @@ def test_unknown_option_is_refused_with_the_known_ones(name):
         ADAPTERS[name].create(DIM, 1, {"colour": 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("contrastive", {"epochs": "many"}),
+        ("contrastive", {"epochs": 0}),
+        ("contrastive", {"references": -3}),
+        ("contrastive", {"hidden": 64}),
+        ("contrastive", {"negatives": 1.5}),
+        ("classification", {"balanced": 1}),
+        ("classification", {"hidden": [64, 0]}),
+        ("classification", {"learning_rate": True}),
+        ("basic", {"threshold": 0}),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_by_name(name, options):
+    with pytest.raises(FewshotError, match=f"Option {next(iter(options))} of adapter {name} is .*; give"):
+        ADAPTERS[name].create(DIM, 1, options)
+
+
+def test_a_list_stands_for_a_pair_of_widths():
+    assert ADAPTERS["contrastive"].create(DIM, 1, {"hidden": [8, 4]}).options.hidden == (8, 4)
+
+
 def test_basic_is_the_mean_cosine_to_the_template_pixels():
     samples = clusters(2)
     adapter = ADAPTERS["basic"].create(DIM, 2)

@@ -14,10 +14,10 @@ def samples(targets, slices):
 
 
 def test_with_enough_slices_whole_slices_are_held_out():
-    pool = samples([0, 1] * 50, [i // 10 for i in range(100)])
+    pool = samples([0, 1] * 100, [i // 10 for i in range(200)])
     fitted, held = pool.split(torch.Generator().manual_seed(0))
     assert not set(fitted.slices.tolist()) & set(held.slices.tolist())
-    assert len(held) == 20
+    assert len(held) == 40
 
 
 def test_a_label_on_one_slice_only_stays_in_the_fitted_part():
@@ -26,6 +26,20 @@ def test_a_label_on_one_slice_only_stays_in_the_fitted_part():
         fitted, held = pool.split(torch.Generator().manual_seed(seed))
         assert (fitted.targets == 1).any()
         assert len(held)
+
+
+def test_a_label_on_one_slice_is_also_in_the_held_out_part():
+    """Else accuracy would be that of the background alone."""
+    pool = samples([0] * 190 + [1] * 10, [i % 19 for i in range(190)] + [4] * 10)
+    for seed in range(5):
+        fitted, held = pool.split(torch.Generator().manual_seed(seed))
+        assert set(fitted.targets.tolist()) == set(held.targets.tolist()) == {0, 1}
+
+
+def test_pixels_of_doubtful_class_are_not_certain():
+    pool = samples([0, 0, 1], [0, 1, 2])
+    pool.possible[1, 1] = True
+    assert pool.certain().targets.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -215,6 +215,12 @@ def test_a_gpu_that_is_not_there_is_an_error_in_words(monkeypatch):
         load_backbone("random-tiny", device="cuda")
     with pytest.raises(FewshotError, match="no device 'abacus'"):
         load_backbone("random-tiny", device="abacus")
+    with pytest.raises(FewshotError, match="no device 'meta'"):
+        load_backbone("random-tiny", device="meta")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(FewshotError, match="there are 1 GPUs"):
+        load_backbone("random-tiny", device="cuda:9")
 
 
 def test_a_backbone_with_another_stem_is_refused(tmp_path):

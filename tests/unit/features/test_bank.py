@@ -83,7 +83,9 @@ def test_whatever_features_depend_on_makes_another_entry(bank, stack, tiny, chan
     assert len(list(bank.folder.glob("*.safetensors"))) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "empty", "other signature", "not a header"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "flipped bit", "wrong rows", "empty", "other signature", "not a header"]
+)
 def test_a_damaged_entry_is_reported_and_computed_again(bank, stack, tiny, damage, caplog):
     good = np.array(bank.features(stack, tiny).features)
     path = only_entry(bank)
@@ -92,6 +94,9 @@ def test_a_damaged_entry_is_reported_and_computed_again(bank, stack, tiny, damag
         content = content[: len(content) // 2]
     elif damage == "flipped bit":
         content[-len(good.tobytes()) // 2] ^= 4
+    elif damage == "wrong rows":
+        rows = np.arange(len(stack), dtype=np.int32).tobytes()
+        content = content.replace(rows, rows[::-1])
     elif damage == "empty":
         content = bytearray()
     elif damage == "other signature":
@@ -151,7 +156,7 @@ def test_a_full_disk_does_not_stop_a_prediction(bank, stack, tiny, monkeypatch, 
     assert "were not stored" in caplog.text
 
 
-@pytest.mark.parametrize("gigabytes", [0, -1])
+@pytest.mark.parametrize("gigabytes", [0, -1, float("inf"), float("nan")])
 def test_a_size_limit_must_be_positive(tmp_path, gigabytes):
     with pytest.raises(FewshotError, match="size limit"):
         FeatureBank(tmp_path, gigabytes=gigabytes)
@@ -210,3 +215,32 @@ def test_nothing_is_cut_off_where_the_image_fills_the_view(stack, tiny):
     ys, xs = occupied_patches(stack)
     assert (ys, xs) == (slice(0, stack.grid[0]), slice(0, stack.grid[1]))
     assert compute_features(stack, tiny)[0].shape[1:3] == stack.grid
+
+
+def test_a_write_error_of_safetensors_does_not_stop_a_prediction(bank, stack, tiny, monkeypatch, caplog):
+    from safetensors import SafetensorError
+
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("fewshot.features.bank.save_file", full)
+    assert bank.features(stack, tiny).features.any()
+    assert "were not stored" in caplog.text
+
+
+def test_a_bank_that_cannot_be_locked_still_gives_features(bank, stack, tiny, monkeypatch, caplog):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", denied)
+    assert bank.features(stack, tiny).features.any()
+    assert "cannot be locked" in caplog.text
+
+
+def test_leftovers_of_killed_processes_are_swept(bank, stack, tiny):
+    old, young = bank.folder / ".gone.1.tmp", bank.folder / ".busy.2.tmp"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    bank.features(stack, tiny)
+    assert (old.exists(), young.exists()) == (False, True)
