@@ -16,6 +16,7 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "fewshot needs Python 3.11 or 3.12: make PYTHON=python3.11 ...")'
+	@echo "Installing the tested versions into $(VENV); this takes a few minutes once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch

@@ -29,7 +29,7 @@ from fewshot.options import (
     key_values,
     open_backbone,
     open_bank,
-    require_file,
+    require_model_file,
     slice_spec,
     split_names,
     write_json,
@@ -150,7 +150,7 @@ def fit(
     from fewshot.pipeline import fit as fit_adapter
     from fewshot.support import label_names
 
-    require_file(out)
+    require_model_file(out)
     opened = Dataset.open(dataset, labels=split_names(labels))
     support = [opened.template(case) for case in opened.choose(split_names(templates) or [])]
     if complete is not None:
@@ -182,13 +182,14 @@ def fit(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images: files or DICOM folders.", metavar="IMAGE...")],
     model: Annotated[Path, typer.Option(help="Model file that `fewshot fit` or the server wrote.")],
-    out: Annotated[Path, typer.Option(help="Label map to write; a folder if there are several images.")],
+    out: Annotated[Path, typer.Option(help="Label map to write, or a folder (for several images always).")],
     components: ComponentsOption = "auto",
     min_ml: Annotated[float, typer.Option(help="Drop connected parts smaller than this many ml.")] = 0.0,
     refine: Annotated[str, typer.Option(help="Refinement of the localised region: none.")] = "none",
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write an overlay PNG beside each label map.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label maps that exist.")] = False,
     backbone: Annotated[
         str | None, typer.Option(help="Backbone file, if it is not where the model says.")
     ] = None,
@@ -214,6 +215,7 @@ def predict(
             components=components,
             min_ml=min_ml,
             picture=picture,
+            overwrite=overwrite,
             progress=progress,
         )
     write_json(json_file, {str(path): prediction.to_json() for path, prediction in predictions.items()})
@@ -221,7 +223,9 @@ def predict(
         found = ", ".join(
             f"{n} {c:.2f}" if c is not None else f"{n} not found" for n, c in prediction.confidence.items()
         )
-        results.print(f"{path}: {found} ({prediction.timings['total']:.2f} s)", markup=False, soft_wrap=True)
+        results.print(
+            f"{path}: confidence {found} ({prediction.timings['total']:.2f} s)", markup=False, soft_wrap=True
+        )
         for note in prediction.notes:
             errors.print(f"{path.name}: {note}", style="yellow", markup=False, soft_wrap=True)
 

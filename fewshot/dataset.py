@@ -26,6 +26,10 @@ FIELDS: dict[str, tuple[type, str]] = {
 """What dataset.json may say; other keys (name, licence, source...) are for people."""
 
 
+SERVER_FOLDERS = ("labels", "final", "original")
+"""Folders that MONAI Label makes in a folder that it serves; they hold submitted labels, not series."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One study of a dataset: an image and, where somebody drew one, its label map."""
@@ -154,7 +158,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         fields = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows add a mark
     except FileNotFoundError:
         raise FewshotError(
-            f"{path} is missing: it names the label values, such as "
+            f"{path.resolve()} is missing: it names the label values, such as "
             '{"labels": {"liver": 1, "spleen": 2}, "modality": "CT"}.'
         ) from None
     except (OSError, ValueError) as error:
@@ -189,10 +193,12 @@ def _labels(declared: dict[str, Any], path: Path) -> dict[str, int]:
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """Images or label maps of a folder by case name; subfolders are DICOM series."""
+    """Images or label maps of a folder by case name; subfolders are DICOM series, but those of MONAI Label are not."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") or not (path.is_dir() or extension_of(path)):
+            continue
+        if path.is_dir() and path.name in SERVER_FOLDERS:
             continue
         name = case_name(path)
         if name in found:

@@ -98,7 +98,9 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
         path.write_text(json.dumps(content, indent=1))
 
 
-def require_file(path: Path) -> None:
-    """Refuse an output path that cannot become a file, before anything is computed."""
+def require_model_file(path: Path) -> None:
+    """Refuse an output path that should not become a model file, before anything is computed."""
     if path.is_dir():
         raise FewshotError(f"{path} is a folder; give the name of the file to write.")
+    if path.suffix != ".safetensors":
+        raise FewshotError(f"A model file ends in .safetensors; {path} does not.")

@@ -61,10 +61,10 @@ def fit(
     if missing := [name for name in labels if name not in drawn]:
         raise FewshotError(f"No template shows {', '.join(missing)}; label it in one, or leave it out.")
     spec = resolve(spec, [template.volume for template in templates], backbone)
+    fitted = ADAPTERS[adapter].create(backbone.dim, len(labels), options)
     samples = collect_samples(
         templates, list(labels), spec=spec, backbone=backbone, bank=bank, seed=seed, progress=progress
     )
-    fitted = ADAPTERS[adapter].create(backbone.dim, len(labels), options)
     scores = fitted.fit(samples, seed=seed, progress=progress)
     return Model(
         adapter=fitted.eval(),

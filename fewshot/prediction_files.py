@@ -26,6 +26,7 @@ def predict_files(
     components: str = "auto",
     min_ml: float = 0.0,
     picture: bool = False,
+    overwrite: bool = False,
     progress: Progress = silent,
 ) -> dict[Path, Prediction]:
     """Predict every image and write its label map, each as soon as it is there.
@@ -34,15 +35,18 @@ def predict_files(
         images: files or DICOM folders.
         out: a label file for one image; a folder (made if missing) for several, or if it has no image extension.
         picture: also write an overlay PNG beside each label map.
+        overwrite: replace label maps that exist; images are never replaced.
 
     Returns:
         Label file -> prediction.
     """
-    targets = _targets(images, out)
+    targets = _targets(images, out, overwrite=overwrite)
+    # The model has decided on a window; naming the modality spares a guess that would change nothing.
+    modality = "CT" if model.spec.window.startswith("ct-") else None
     predictions = {}
     for done, (image, target) in enumerate(targets.items()):
         progress("read", done, len(targets))
-        volume = read_volume(image)
+        volume = read_volume(image, modality=modality)
         prediction = predict(
             volume,
             model,
@@ -67,11 +71,13 @@ def predict_files(
     return predictions
 
 
-def _targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+def _targets(images: Sequence[Path], out: Path, *, overwrite: bool) -> dict[Path, Path]:
     """Image -> label file; never one of the images."""
     targets = _choose_targets(images, out)
     sources = {image.resolve() for image in images}
     for image, target in targets.items():
+        if target.exists() and target.resolve() not in sources and not overwrite:
+            raise FewshotError(f"{target} exists; give another --out, or --overwrite to replace it.")
         if target.resolve() in sources:
             raise FewshotError(
                 f"The label map of {image} would overwrite the image {target}; give another --out."

@@ -25,8 +25,12 @@ def serve(
         conf: app configuration, key -> value.
 
     Raises:
-        FewshotError: if the app or MONAI Label is not there.
+        FewshotError: if the studies, the app or MONAI Label are not there.
     """
+    if not studies.startswith(("http://", "https://")) and not Path(studies).is_dir():
+        raise FewshotError(
+            f"There is no studies folder {studies}; give a folder of images, or a DICOMweb address."
+        )
     command = serve_command(studies, host=host, port=port, conf=conf)
     sys.stdout.flush()
     sys.stderr.flush()

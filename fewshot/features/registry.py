@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import nn
@@ -129,9 +130,5 @@ def _download(name: str) -> Any:
 
 
 def _first_reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (
-        (lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0])[:160]
-        if lines
-        else type(error).__name__
-    )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return shorten(lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0], 160)

@@ -77,7 +77,7 @@ def test_fit_then_predict(run, dataset, tmp_path, capsys):
         capsys=capsys,
     )
     assert code == 0
-    assert f"{out}: bright " in said.out
+    assert f"{out}: confidence bright " in said.out
     volume = read_volume(image)
     found, truth = read_labels(out, volume), blobs(1)[1]
     assert 2 * ((found == 1) & (truth == 1)).sum() / ((found == 1).sum() + (truth == 1).sum()) > 0.75
@@ -106,6 +106,10 @@ def test_an_image_is_never_overwritten(run, dataset, tmp_path, capsys):
         code, said = run("predict", image, "--model", model, "--out", out, capsys=capsys)
         assert (code, "would overwrite" in said.err) == (1, True)
     assert image.read_bytes() == before
+    found = tmp_path / "found.nii.gz"
+    for arguments, expected in (([], 0), ([], 1), (["--overwrite"], 0)):
+        code, said = run("predict", image, "--model", model, "--out", found, *arguments, capsys=capsys)
+        assert (code, "--overwrite" in said.err) == (expected, bool(expected))
 
 
 def test_values_are_those_of_the_dataset(run, dataset, tmp_path, capsys):
@@ -158,6 +162,24 @@ def test_extract_fills_the_bank_for_a_model(run, dataset, tmp_path, capsys):
     assert told["provenance"]["features_from_bank"]
 
 
+def test_folders_of_the_server_are_no_series(run, dataset, tmp_path, capsys):
+    """A folder that was served holds labels/, a dataset's labels/ then holds final/ and original/."""
+    made = [dataset / "labels" / "final", dataset / "labels" / "original", dataset / "images" / "labels"]
+    for folder in made:
+        folder.mkdir()
+    try:
+        code, said = run("extract", dataset / "images", capsys=capsys)
+        assert (code, "0 left out" in said.out) == (0, True)
+        out = tmp_path / "ev"
+        code, _ = run(
+            "evaluate", dataset, "--adapters", "basic", "--max-cases", 1, "--out", out, capsys=capsys
+        )
+        assert code == 0
+    finally:
+        for folder in made:
+            folder.rmdir()
+
+
 def test_extract_names_what_it_cannot_read(run, dataset, tmp_path, capsys):
     studies = tmp_path / "studies"
     studies.mkdir()
@@ -172,13 +194,16 @@ def test_extract_names_what_it_cannot_read(run, dataset, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fit", "{data}", "--templates", "case_9", "--out", "m"], "case_9"),
+        (["fit", "{data}", "--templates", "case_9", "--out", "m.safetensors"], "case_9"),
         (
-            ["fit", "{data}", "--templates", "case_0", "--out", "m", "--adapter", "magic"],
+            ["fit", "{data}", "--templates", "case_0", "--out", "m.safetensors", "--adapter", "magic"],
             "no adapter 'magic'",
         ),
-        (["fit", "{data}", "--templates", "case_0", "--out", "m", "--set", "epochs"], "KEY=VALUE"),
-        (["fit", "{data}", "--templates", "case_0", "--out", "m", "--labels", "liver"], "liver"),
+        (
+            ["fit", "{data}", "--templates", "case_0", "--out", "m.safetensors", "--set", "epochs"],
+            "KEY=VALUE",
+        ),
+        (["fit", "{data}", "--templates", "case_0", "--out", "m.safetensors", "--labels", "liver"], "liver"),
         (
             ["predict", "{data}/images/case_0.nii.gz", "--model", "none", "--out", "x.nii.gz"],
             "no model file none",
@@ -188,7 +213,12 @@ def test_extract_names_what_it_cannot_read(run, dataset, tmp_path, capsys):
         (["extract", "{data}/nothing"], "no folder"),
         (["evaluate", "{data}", "--out", "{out}", "--plane", "up"], "no plane"),
         (["fit", "{data}", "--templates", "case_0", "--out", "{data}"], "is a folder"),
-        (["fit", "{data}", "--templates", "case_0", "--out", "m", "--set", "epochs=0"], "Option epochs"),
+        (["fit", "{data}", "--templates", "case_0", "--out", "README.md"], "ends in .safetensors"),
+        (["serve", "{data}/nothing"], "no studies folder"),
+        (
+            ["fit", "{data}", "--templates", "case_0", "--out", "m.safetensors", "--set", "epochs=0"],
+            "Option epochs",
+        ),
         (["evaluate", "{data}", "--out", "{data}/dataset.json"], "dataset.json"),
         (["evaluate", "{data}", "--out", "{out}", "--backbone", "nothing"], "no backbone"),
     ],
