@@ -45,7 +45,7 @@ def contrastive_rows() -> list[Row]:
         return contrastive.predict(maps, axis, axis)
 
     naive_seconds = seconds(lambda: naive_pairing(contrastive, to_pixels(maps, axis, axis).reshape(-1, DIM)))
-    plain, ours = compare(lambda: classification.predict(maps, axis, axis), fast)
+    plain, ours = compare(lambda: classification.predict(maps, axis, axis), fast, repeats=20)
     relative = ours / plain
     return [
         Row(

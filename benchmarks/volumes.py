@@ -30,14 +30,14 @@ def rows() -> list[Row]:
     def plain_loop() -> list[torch.Tensor]:
         return [exact.features(torch.from_numpy(stack.render([index]))) for index in range(len(stack))]
 
-    slow, fast = compare(plain_loop, lambda: compute_features(stack, backbone), repeats=3)
+    slow, fast = compare(plain_loop, lambda: compute_features(stack, backbone), repeats=5)
     with tempfile.TemporaryDirectory() as folder:
         bank = FeatureBank(Path(folder))
         cold = seconds(lambda: pipeline.fit([template], backbone=backbone, bank=bank))
         model = pipeline.fit([template], backbone=backbone, bank=bank)
         first = seconds(lambda: pipeline.predict(query, model, backbone=backbone, bank=bank))
         second = min(
-            seconds(lambda: pipeline.predict(query, model, backbone=backbone, bank=bank)) for _ in range(5)
+            seconds(lambda: pipeline.predict(query, model, backbone=backbone, bank=bank)) for _ in range(10)
         )
         retrain = seconds(lambda: pipeline.fit([template], backbone=backbone, bank=bank))
     slices = f"{len(stack)} slices"
