@@ -108,24 +108,27 @@ class FeatureBank:
             features, rows = compute_features(stack, backbone, progress=progress)
             try:
                 self._write(path, signature, features, rows)
-                self._evict(keep=path)
             except (OSError, SafetensorError) as error:
                 name = stack.volume.name
                 logger.warning("Features of %s were not stored in %s: %s", name, self.folder, error)
+            else:
+                self._evict(keep=path)
         return BankEntry(features, rows, fresh=True)
 
     @contextmanager
     def _only_one(self, path: Path) -> Iterator[None]:
         """Other processes wait; where the folder cannot be written, each computes for itself."""
-        lock = FileLock(f"{path}.lock", mode=self._mode())
+        lock = None
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # somebody may have cleared the cache meanwhile
+            lock = FileLock(f"{path}.lock", mode=self._mode())
             lock.acquire()
         except OSError as error:
             logger.warning("The feature bank %s cannot be locked (%s).", self.folder, error)
         try:
             yield
         finally:
-            if lock.is_locked:
+            if lock is not None and lock.is_locked:
                 lock.release()
                 with suppress(OSError):
                     os.unlink(lock.lock_file)
@@ -173,6 +176,12 @@ class FeatureBank:
             temporary.unlink(missing_ok=True)
 
     def _evict(self, *, keep: Path) -> None:
+        try:
+            self._remove_oldest(keep=keep)
+        except OSError as error:
+            logger.warning("The feature bank %s may grow over its limit (%s).", self.folder, error)
+
+    def _remove_oldest(self, *, keep: Path) -> None:
         with FileLock(self.folder / ".evict.lock", mode=self._mode()):
             for path, stat in _stats(self.folder.glob(".*tmp*")):
                 if time.time() - stat.st_mtime > ABANDONED_SECONDS:  # left by a process that was killed

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -244,3 +245,20 @@ def test_leftovers_of_killed_processes_are_swept(bank, stack, tiny):
     os.utime(old, (0, 0))
     bank.features(stack, tiny)
     assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_folder_that_was_cleared_meanwhile_is_made_again(bank, stack, tiny):
+    shutil.rmtree(bank.folder)
+    assert bank.features(stack, tiny).fresh
+    assert not bank.features(stack, tiny).fresh
+
+
+def test_failing_to_evict_does_not_deny_that_features_were_stored(bank, stack, tiny, monkeypatch, caplog):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FeatureBank, "_remove_oldest", denied)
+    assert bank.features(stack, tiny).fresh
+    assert "were not stored" not in caplog.text
+    assert "grow over its limit" in caplog.text
+    assert not bank.features(stack, tiny).fresh
