@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,test,check]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,pretrain,test,check]'
 	@touch $@
 
 setup: $(READY)

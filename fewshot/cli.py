@@ -16,24 +16,29 @@ from fewshot.options import (
     BackboneOption,
     BankGbOption,
     BankOption,
+    CasesOption,
     CompleteOption,
     ComponentsOption,
     DeviceOption,
     JsonOption,
     LabelsOption,
+    ModelBackboneOption,
     PlaneOption,
     SeedOption,
     SetOption,
     SizeOption,
     WindowOption,
+    chosen_cases,
     key_values,
     open_backbone,
+    open_backbone_of,
     open_bank,
     require_model_file,
     slice_spec,
     split_names,
     write_json,
 )
+from fewshot.pretrain_command import pretrain
 
 app = typer.Typer(
     name="fewshot",
@@ -86,9 +91,7 @@ def serve(
 def extract(
     studies: Annotated[Path, typer.Argument(help="Folder of volumes (or a dataset folder).")],
     like: Annotated[Path | None, typer.Option(help="Cut slices as this model file wants them.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Backbone; by default the model's, or embedded.")
-    ] = None,
+    backbone: ModelBackboneOption = None,
     device: DeviceOption = "auto",
     bank: BankOption = None,
     bank_gb: BankGbOption = 20.0,
@@ -107,7 +110,7 @@ def extract(
             raise FewshotError(
                 "--like cuts slices as the model wants them; leave out --plane, --window and --size."
             )
-        used, spec = open_backbone(backbone or model.backbone, device, layers=model.layers), model.spec
+        used, spec = open_backbone_of(model, backbone, device), model.spec
         model.require(used)
     else:
         used = open_backbone(backbone or "embedded", device)
@@ -155,13 +158,15 @@ def fit(
     support = [opened.template(case) for case in opened.choose(split_names(templates) or [])]
     if complete is not None:
         support = [replace(template, complete=complete) for template in support]
+    options = key_values(set_)
+    used = open_backbone(backbone, device)
     with progress_bars() as progress:
         model = fit_adapter(
             support,
             labels={name: opened.labels[name] for name in label_names(support)},
             adapter=adapter,
-            options=key_values(set_),
-            backbone=open_backbone(backbone, device),
+            options=options,
+            backbone=used,
             bank=open_bank(bank, bank_gb),
             spec=slice_spec(plane, window, size),
             seed=seed,
@@ -190,9 +195,7 @@ def predict(
         bool, typer.Option("--picture", help="Also write an overlay PNG beside each label map.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label maps that exist.")] = False,
-    backbone: Annotated[
-        str | None, typer.Option(help="Backbone file, if it is not where the model says.")
-    ] = None,
+    backbone: ModelBackboneOption = None,
     device: DeviceOption = "auto",
     bank: BankOption = None,
     bank_gb: BankGbOption = 20.0,
@@ -204,7 +207,7 @@ def predict(
 
     _require_refiner(refine)
     loaded = load_model(model)
-    used = open_backbone(backbone or loaded.backbone, device, layers=loaded.layers)
+    used = open_backbone_of(loaded, backbone, device)
     with progress_bars() as progress:
         predictions = predict_files(
             images,
@@ -240,6 +243,7 @@ def evaluate(
     shots: Annotated[int, typer.Option(min=1, help="How many templates to draw.")] = 1,
     templates: Annotated[str | None, typer.Option(help="Template case names instead of drawn ones.")] = None,
     labels: LabelsOption = None,
+    cases: CasesOption = None,
     complete: CompleteOption = None,
     refine: Annotated[str, typer.Option(help="Refinement: none.")] = "none",
     components: ComponentsOption = "auto",
@@ -258,16 +262,18 @@ def evaluate(
     from fewshot.evaluation import evaluate as run
     from fewshot.evaluation import print_summary
 
+    used = open_backbone(backbone, device)
     with progress_bars() as progress:
         measured = run(
             dataset,
             adapters=split_names(adapters) or [],
-            backbone=open_backbone(backbone, device),
+            backbone=used,
             bank=open_bank(bank, bank_gb),
             out=out,
             shots=shots,
             templates=split_names(templates),
             labels=split_names(labels),
+            cases=chosen_cases(cases, dataset),
             complete=complete,
             seed=seed,
             refine=refine,
@@ -280,6 +286,9 @@ def evaluate(
     write_json(json_file, measured)
     print_summary(measured, results)
     results.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
+
+
+app.command()(pretrain)
 
 
 @app.command()

@@ -6,17 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 
 from fewshot.progress import Progress
 
 STAGES = {
+    "download": "Downloading the weights (MB)",
     "read": "Reading",
     "features": "Computing features",
     "train": "Training the adapter",
     "predict": "Predicting",
     "write": "Writing",
+    "slices": "Cutting studies into slices",
+    "pretrain": "Training the backbone (images)",
 }
 
 errors = Console(stderr=True)
@@ -34,14 +44,20 @@ def progress_bars(*, title: str = "") -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[values]}"),
     )
-    with Bars(*columns, console=errors) as bars:
-        tasks = {}
+    bars = Bars(*columns, console=errors)
+    tasks: dict[str, TaskID] = {}
 
-        def report(stage: str, done: int, total: int, **values: float) -> None:
-            if stage not in tasks:
-                label = f"{title} {STAGES.get(stage, stage)}".strip()
-                tasks[stage] = bars.add_task(label, total=total, values="")
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-            bars.update(tasks[stage], completed=done, total=total, values=shown)
+    def report(stage: str, done: int, total: int, **values: float) -> None:
+        if not tasks:
+            bars.start()  # not before: bars without a task leave an empty line behind
+        if stage not in tasks:
+            label = f"{title} {STAGES.get(stage, stage)}".strip()
+            tasks[stage] = bars.add_task(label, total=total, values="")
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        bars.update(tasks[stage], completed=done, total=total, values=shown)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            bars.stop()

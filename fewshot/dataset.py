@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,15 @@ class Dataset:
         _check_known(names, self.labelled, f"labelled case in {self.folder}")
         return [self.labelled[name] for name in dict.fromkeys(names)]
 
+    def only(self, names: Sequence[str]) -> Dataset:
+        """The same dataset with these cases alone.
+
+        Raises:
+            FewshotError: a name that is unknown, with those that come near.
+        """
+        _check_known(names, self.cases, f"case in {self.folder}")
+        return replace(self, cases={name: case for name, case in self.cases.items() if name in names})
+
     def volume(self, case: Case) -> Volume:
         """Read a case's image, named as in the dataset."""
         volume = replace(read_volume(case.image, modality=self.modality or None), name=case.name)
@@ -151,6 +161,29 @@ class Dataset:
         volume = self.volume(case)
         labels = self.label_map(case, volume)
         return Template(volume=volume, labels=labels, names=dict(self.labels), complete=self.complete)
+
+
+def study_readers(folder: Path) -> dict[str, Callable[[], Volume]]:
+    """How to read each volume of a folder; those of a dataset with the modality that its dataset.json says.
+
+    Args:
+        folder: volumes and DICOM folders, or a dataset with ``images/``.
+
+    Raises:
+        FewshotError: if the folder is missing or holds no volume.
+    """
+    if not folder.is_dir():
+        raise FewshotError(f"There is no folder {folder}; give a folder of volumes.")
+    if (folder / "dataset.json").exists() and (folder / "images").is_dir():
+        dataset = Dataset.open(folder)
+        return {name: partial(dataset.volume, case) for name, case in dataset.cases.items()}
+    images = folder / "images" if (folder / "images").is_dir() else folder
+    readers: dict[str, Callable[[], Volume]] = {
+        name: partial(read_volume, path) for name, path in list_files(images).items()
+    }
+    if not readers:
+        raise FewshotError(f"{folder} holds no volume that can be read.")
+    return readers
 
 
 def _read_json(path: Path) -> dict[str, Any]:

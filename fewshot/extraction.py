@@ -6,15 +6,14 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-from fewshot.dataset import Dataset, list_files
+from fewshot.dataset import study_readers
 from fewshot.errors import FewshotError
 from fewshot.features import Backbone, FeatureBank
 from fewshot.pipeline import resolve, warm
 from fewshot.progress import Progress, silent
-from fewshot.volumes import SliceSpec, Volume, read_volume
+from fewshot.volumes import SliceSpec, Volume
 
 
 @dataclass
@@ -41,11 +40,7 @@ def extract_features(
     Raises:
         FewshotError: if the folder is missing or holds no volume.
     """
-    if not folder.is_dir():
-        raise FewshotError(f"There is no folder {folder}; give a folder of volumes.")
-    readers = _readers(folder)
-    if not readers:
-        raise FewshotError(f"{folder} holds no volume that can be read.")
+    readers = study_readers(folder)
     summary = ExtractionSummary()
     if spec.pixel_mm is None:
         spec = _typical_spec(readers, spec, backbone, summary)
@@ -57,15 +52,6 @@ def extract_features(
             summary.present += 1
     progress("read", len(readers), len(readers))
     return summary
-
-
-def _readers(folder: Path) -> dict[str, Callable[[], Volume]]:
-    """How to read each volume; those of a dataset with the modality that its dataset.json says."""
-    if (folder / "dataset.json").exists() and (folder / "images").is_dir():
-        dataset = Dataset.open(folder)
-        return {name: partial(dataset.volume, case) for name, case in dataset.cases.items()}
-    images = folder / "images" if (folder / "images").is_dir() else folder
-    return {name: partial(read_volume, path) for name, path in list_files(images).items()}
 
 
 def _typical_spec(

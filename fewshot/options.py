@@ -13,10 +13,24 @@ from fewshot.errors import FewshotError
 
 if TYPE_CHECKING:
     from fewshot.features import Backbone, FeatureBank
+    from fewshot.model import Model
     from fewshot.volumes import SliceSpec
 
+BACKBONE_VALUES = "NAME|FILE|FOLDER|embedded|auto"
 BackboneOption = Annotated[
-    str, typer.Option(help="Backbone: a registered name (see `fewshot info`) or a file.")
+    str,
+    typer.Option(
+        help="Backbone: a name (see `fewshot info`), a checkpoint file, a Hugging Face folder, or auto: official "
+        "weights if they are here or can be downloaded, else embedded.",
+        metavar=BACKBONE_VALUES,
+    ),
+]
+ModelBackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the backbone of the model is, if not where the model says; without a model, embedded.",
+        metavar=BACKBONE_VALUES,
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 BankOption = Annotated[
@@ -33,6 +47,12 @@ SizeOption = Annotated[
 SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")]
 LabelsOption = Annotated[str | None, typer.Option(help="Only these labels, separated by commas.")]
+CasesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only these cases, separated by commas, or a .json file that lists them under evaluation, by folder."
+    ),
+]
 CompleteOption = Annotated[
     bool | None,
     typer.Option(
@@ -52,10 +72,23 @@ ComponentsOption = Annotated[
 
 
 def open_backbone(name: str, device: str, *, layers: list[int] | None = None) -> Backbone:
-    """The backbone that ``--backbone`` and ``--device`` ask for."""
-    from fewshot.features import load_backbone
+    """The backbone that ``--backbone`` and ``--device`` ask for; downloads and choices are told on stderr."""
+    from fewshot.console import errors, progress_bars
+    from fewshot.features import AUTO, choose_backbone, load_backbone
 
-    return load_backbone(name, device=device, layers=layers)
+    with progress_bars() as progress:
+        if name == AUTO:
+            choice = choose_backbone(device, progress=progress)
+            name = choice.name
+            errors.print(f"Backbone {name}: {choice.reason}.", markup=False, highlight=False, soft_wrap=True)
+        return load_backbone(name, device=device, layers=layers, progress=progress)
+
+
+def open_backbone_of(model: Model, name: str | None, device: str) -> Backbone:
+    """The backbone of a fitted model; ``name`` says where it is, if not where the model says (``auto``: there)."""
+    from fewshot.features import AUTO
+
+    return open_backbone(name if name and name != AUTO else model.backbone, device, layers=model.layers)
 
 
 def open_bank(folder: Path | None, gigabytes: float) -> FeatureBank:
@@ -75,6 +108,21 @@ def slice_spec(plane: str, window: str, size: int | None) -> SliceSpec:
 def split_names(text: str | None) -> list[str] | None:
     """Names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def chosen_cases(text: str | None, dataset: Path) -> list[str] | None:
+    """The names that ``--cases`` gives, itself or in a file ``{"evaluation": {dataset folder: [case, ...]}}``."""
+    if not text or not text.endswith(".json"):
+        return split_names(text)
+    try:
+        return [
+            str(name) for name in json.loads(Path(text).read_text())["evaluation"][dataset.resolve().name]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FewshotError(
+            f"{text} lists no cases of {dataset.resolve().name} ({type(error).__name__}: {error}); write "
+            '{"evaluation": {"FOLDER": ["CASE"]}}.'
+        ) from error
 
 
 def key_values(pairs: list[str] | None, option: str = "--set", *, parse: bool = True) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from lib.files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 DEFAULT_BACKBONE = "embedded"
+AUTO = "auto"
+"""The engine's own word, repeated to import the engine only where it is needed."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Workspace:
     def backbone(self, asked: str | None) -> str:
         """The backbone to use: the one asked for, else the one that was used before, else the default.
 
-        The choice is written down, because features of two backbones do not mix.
+        The choice is written down, because features of two backbones do not mix. So `auto` chooses once: later it
+        means what was chosen then, whatever the network says meanwhile.
 
         Raises:
             FewshotError: if the record cannot be read.
@@ -90,6 +93,8 @@ class Workspace:
             before = content.get("backbone") if isinstance(content, dict) else None
         except FileNotFoundError:
             before = None
+        if asked == AUTO:
+            asked = before or self._choose(file)
         chosen = asked or before or DEFAULT_BACKBONE
         if before and chosen != before:
             logger.warning(
@@ -100,6 +105,14 @@ class Workspace:
         if chosen != before:
             write_json(file, {"backbone": chosen})
         return chosen
+
+    @staticmethod
+    def _choose(file: Path) -> str:
+        from fewshot.features import choose_backbone
+
+        choice = choose_backbone()
+        logger.info("Backbone %s: %s; %s remembers it.", choice.name, choice.reason, file)
+        return choice.name
 
 
 def workspace_name(studies: str) -> str:

@@ -46,6 +46,7 @@ def evaluate(
     shots: int = 1,
     templates: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
+    cases: Sequence[str] | None = None,
     complete: bool | None = None,
     seed: int = 0,
     refine: str = "none",
@@ -71,6 +72,7 @@ def evaluate(
         shots: how many templates to draw if they are not told.
         templates: case names; drawn by `sample_templates` if None.
         labels: only these labels of the dataset; all if None.
+        cases: only these cases, templates included; all if None.
         complete: in place of the dataset's own word on slices without label (`Dataset.complete`).
         seed: of the drawing and of the training.
         refine: one of `REFINERS`.
@@ -90,6 +92,7 @@ def evaluate(
     _check(adapters, refine)
     dataset = Dataset.open(folder, labels=labels)
     dataset = dataset if complete is None else replace(dataset, complete=complete)
+    dataset = dataset if cases is None else dataset.only(cases)
     drawn = dataset.choose(templates) if templates else sample_templates(dataset, shots, seed=seed)
     queries = [case for case in shuffled_cases(dataset, seed) if case not in drawn][:max_cases]
     if not queries:
@@ -116,6 +119,7 @@ def evaluate(
                 "components": components,
                 "spec": spec.to_dict(),
                 "labels": dict(support[0].names),
+                "cases": sorted(cases) if cases is not None else None,
                 "modality": dataset.modality,
                 "complete": dataset.complete,
                 "templates": {template.volume.name: _digest(template) for template in support},

@@ -26,16 +26,18 @@ class Backbone:
 
     Args:
         name: how the user called it; goes into provenance.
-        model: a timm ``VisionTransformer`` with ``dynamic_img_size``.
+        model: a timm ``VisionTransformer`` with ``dynamic_img_size``, or a network that makes ``maps`` of its own
+            and tells their ``stride`` and ``width`` and the ``channels`` it wants.
         size: pixels of a slice's longer side that suit this backbone when nothing else is asked for.
         layers: indices of the blocks whose outputs are concatenated (negative from the end); the last by default.
+            Empty for networks with maps of their own.
         device: ``auto``, ``cpu`` or ``cuda[:n]``.
         dtype: computing precision; by default bfloat16 where the processor has it.
 
     Attributes:
         digest: of the weights, so that features of two backbones are never mixed.
         dim: channels of a feature vector, all layers together.
-        patch: pixels along the side of a patch.
+        patch: pixels from one feature vector to the next: a patch's side, for the embedded backbone half of it.
     """
 
     def __init__(
@@ -51,20 +53,26 @@ class Backbone:
         self.name = name
         self.size = size
         self.digest = weights_digest(model)
-        self.patch: int = model.patch_embed.patch_size[0]
-        self.layers = _positive_layers(layers, len(model.blocks), name)
-        self.dim: int = model.embed_dim * len(self.layers)
+        self._joined = hasattr(model, "maps")
+        if self._joined:
+            if layers:
+                raise FewshotError(f"Backbone {name} joins its layers itself; leave out the choice of layers.")
+            self.layers: list[int] = []
+            self.patch: int = model.stride
+            self.dim: int = model.width
+            self._channels: int = model.channels
+        else:
+            self.layers = _positive_layers(layers, len(model.blocks), name)
+            self.patch = model.patch_embed.patch_size[0]
+            self.dim = model.embed_dim * len(self.layers)
+            convolutions = (m for m in model.patch_embed.modules() if isinstance(m, nn.Conv2d))
+            self._channels = next(convolutions).in_channels
         self.device = choose_device(device)
         self.dtype = dtype or choose_dtype(self.device)
-        self._channels: int = next(
-            m.in_channels for m in model.patch_embed.modules() if isinstance(m, nn.Conv2d)
-        )
         self._model = model.eval().requires_grad_(False).to(self.device, self.dtype)
-        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16 and hasattr(model, "blocks"):
             use_chunked_attention(self._model)
-        mean, std = (GREY_MEAN, GREY_STD) if self._channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
-        self._mean = torch.tensor(mean, device=self.device).view(1, -1, 1, 1)
-        self._std = torch.tensor(std, device=self.device).view(1, -1, 1, 1)
+        self._mean, self._std = (value.to(self.device) for value in normalisation(self._channels))
 
     def batch_size(self, pixels: int) -> int:
         """How many slices of ``pixels`` pixels to pass at once on this device."""
@@ -83,10 +91,18 @@ class Backbone:
         """
         pixels = images.to(self.device, torch.float32)[:, None].expand(-1, self._channels, -1, -1)
         pixels = ((pixels - self._mean) / self._std).to(self.dtype)
+        if self._joined:
+            return self._model.maps(pixels).float()
         maps = self._model.forward_intermediates(
             pixels, indices=self.layers, norm=True, stop_early=True, intermediates_only=True
         )
         return torch.cat(maps, dim=1).permute(0, 2, 3, 1).float()
+
+
+def normalisation(channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation ``[1, C, 1, 1]`` that images are normalised with: ImageNet's for three channels."""
+    mean, std = (GREY_MEAN, GREY_STD) if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
+    return torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -79,14 +79,9 @@ def _labels(text: str) -> tuple[str, ...]:
 
 
 def _backbone(text: str) -> str:
-    from fewshot.features import BACKBONES
+    from fewshot.features import check_name
 
-    path = Path(text).expanduser()
-    if text in BACKBONES:
-        return text
-    if path.exists():
-        return str(path.resolve())
-    raise FewshotError(f"give a checkpoint file or folder, or one of {', '.join(BACKBONES)}.")
+    return check_name(text)
 
 
 def _slicing(key: str) -> Callable[[str], Any]:

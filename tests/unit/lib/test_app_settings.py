@@ -45,6 +45,17 @@ def test_everything_said(tmp_path: Path):
     assert (settings.size, settings.bank_gb, settings.complete, settings.max_epochs) == (224, 2.5, True, 7)
 
 
+@pytest.mark.parametrize("name", ["auto", "embedded", "dinov3_vits16"])
+def test_a_backbone_may_be_named(name):
+    assert parse(backbone=name).backbone == name
+
+
+def test_a_backbone_may_be_a_folder(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dino").mkdir()
+    assert parse(backbone="dino").backbone == str(tmp_path / "dino")
+
+
 def test_all_means_all_models():
     assert parse(models="all").models is None
 
@@ -61,6 +72,8 @@ def test_all_means_all_models():
         ({"labels": "liver,liver"}, "twice"),
         ({"labels": "background"}, "cannot be called background"),
         ({"backbone": "resnet"}, "--conf backbone resnet: .*embedded"),
+        ({"backbone": "dinov2_vits"}, "--conf backbone dinov2_vits: .*dinov2_vits14.* would come close"),
+        ({"backbone": "weights/x.pth"}, "no backbone file or folder weights/x.pth"),
         ({"plane": "diagonal"}, "axial"),
         ({"window": "ct-moon"}, "ct-soft"),
         ({"size": "big"}, "whole number"),

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from fewshot.errors import FewshotError
-from lib.workspace import DEFAULT_BACKBONE, Workspace, workspace_name
+from fewshot.features import AUTO as ENGINES_AUTO
+from fewshot.features.choice import Choice
+from lib.files import read_json
+from lib.workspace import AUTO, DEFAULT_BACKBONE, Workspace, workspace_name
 
 
 def test_the_same_studies_have_the_same_name(tmp_path: Path, monkeypatch):
@@ -45,6 +48,24 @@ def test_the_backbone_is_written_down_once(tmp_path: Path, caplog):
     assert not caplog.text
 
 
+def test_auto_decides_once_and_the_decision_is_written_down(tmp_path: Path, monkeypatch):
+    chosen = iter([Choice("dinov2_vits14_reg", "it is here"), Choice("embedded", "no network")])
+    monkeypatch.setattr("fewshot.features.choose_backbone", lambda: next(chosen))
+    assert Workspace.open(tmp_path, "/data/x").backbone("auto") == "dinov2_vits14_reg"
+    workspace = Workspace.open(tmp_path, "/data/x")
+    assert read_json(workspace.folder / "backbone.json") == {"backbone": "dinov2_vits14_reg"}
+    assert workspace.backbone("auto") == workspace.backbone(None) == "dinov2_vits14_reg"
+    assert Workspace.open(tmp_path, "/data/y").backbone("auto") == "embedded"  # other studies decide anew
+
+
+def test_auto_keeps_what_was_used_before(tmp_path: Path, monkeypatch):
+    """Trained adapters stay usable."""
+    monkeypatch.delattr("fewshot.features.choose_backbone")
+    workspace = Workspace.open(tmp_path, "/data/x")
+    workspace.backbone("random-tiny")
+    assert workspace.backbone("auto") == "random-tiny"
+
+
 def test_a_place_that_cannot_be_made_is_told(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(FewshotError, match="cannot be made"):
@@ -56,3 +77,7 @@ def test_a_read_only_place_is_told(tmp_path: Path):
     (tmp_path / "w").mkdir(mode=0o500)
     with pytest.raises(FewshotError, match="read-only"):
         Workspace.open(tmp_path, "/data/x", str(tmp_path / "w"))
+
+
+def test_auto_is_the_engines_word():
+    assert AUTO == ENGINES_AUTO

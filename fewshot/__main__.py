@@ -1,0 +1,5 @@
+"""``python -m fewshot``, the form that torchrun starts."""
+
+from fewshot.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Checkpoints in the formats that people have, brought to one naming of parameters."""
