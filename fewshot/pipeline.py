@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from fewshot.prediction import Prediction
 from fewshot.progress import Progress, silent
 from fewshot.support import Template, collect_samples, label_names, parts_per_label
 from fewshot.volumes import SliceSpec, SliceStack, Volume, resolve_spec
+from fewshot.volumes.spec import SIZES, longest_count
 
 COMPONENTS = ("auto", "largest", "all")
 DEFAULT_SPEC = SliceSpec()
@@ -173,7 +175,14 @@ def warm(
 
 
 def resolve(spec: SliceSpec, volumes: Sequence[Volume], backbone: Backbone) -> SliceSpec:
-    """Decide what a slicing leaves open: size by the backbone, the rest by the (template) volumes."""
+    """Decide what a slicing leaves open: size by the backbone, the rest by the (template) volumes.
+
+    A small crop is not magnified beyond what the backbone has been trained on.
+    """
+    if spec.size is None and volumes and backbone.magnification:
+        voxels = statistics.median(longest_count(volume, spec.plane) for volume in volumes)
+        size = min(backbone.size, max(SIZES[0], round(backbone.magnification * voxels)))
+        return resolve_spec(replace(spec, size=size), volumes)
     return resolve_spec(replace(spec, size=spec.size or backbone.size), volumes)
 
 

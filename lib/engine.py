@@ -1,12 +1,12 @@
-"""The engine as one server process holds it: backbone and bank, loaded at first use, one computation at a time."""
+"""The engine as one server process holds it: backbones and bank, loaded at first use, one computation at a time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fewshot.progress import Progress, silent
+from lib.files import stamp
 
 if TYPE_CHECKING:
+    from fewshot.crossvalidation import CrossValidation
     from fewshot.features import Backbone, FeatureBank
     from fewshot.model import Model
     from fewshot.prediction import Prediction
@@ -23,15 +25,24 @@ if TYPE_CHECKING:
     from fewshot.volumes import SliceSpec, Volume
 
 
+KEPT = 2
+"""Backbones in memory: adapters fitted before a change of the backbone still need the one before."""
+
+ROOM = 0.9
+"""Share of the bank's size limit up to which features are computed that nobody has asked for."""
+
+
 class Engine:
-    """Fits and predicts with one backbone and one feature bank.
+    """Fits and predicts with the backbone in use, and with those that older models were fitted on.
 
     Nothing heavy is imported or loaded before it is needed, so that an idle server stays small. Requests
     compute one after the other: two at once on the same cores would both be slower and need twice the memory.
     Warming gives way to them, unless it computes the very features that they wait for.
 
     Args:
-        backbone: registered name or checkpoint.
+        backbone: tells the backbone in use, a registered name or checkpoint; asked every time, for a training in
+            another process may change it.
+        find: tells where a backbone that a model names is.
         bank: folder of the feature bank; the engine's default if None.
         gigabytes: size limit of the bank; the engine's default if None.
         slicing: settings of `SliceSpec` that differ from its defaults.
@@ -39,36 +50,59 @@ class Engine:
 
     def __init__(
         self,
-        backbone: str,
+        backbone: Callable[[], str],
         *,
+        find: Callable[[str], str],
         bank: Path | None = None,
         gigabytes: float | None = None,
         slicing: dict[str, Any] | None = None,
     ) -> None:
-        self.name = backbone
+        self._in_use = backbone
+        self._find = find
         self._bank_folder = bank
         self._gigabytes = gigabytes
         self._slicing = dict(slicing or {})
-        self._backbones: dict[str, Backbone] = {}
+        self._backbones: OrderedDict[tuple[object, ...], Backbone] = OrderedDict()
         self._loading = threading.Lock()
         self._computing = threading.Lock()
         self._counting = threading.Lock()
         self._wanted: Counter[str] = Counter()
 
-    def backbone(self, device: str = "auto") -> Backbone:
-        """The backbone on a device, loaded once.
+    @property
+    def name(self) -> str:
+        """The backbone in use."""
+        return self._in_use()
+
+    def backbone(self, device: str = "auto", name: str | None = None) -> Backbone:
+        """A backbone on a device, by default the one in use; the last two stay loaded.
 
         Raises:
             FewshotError: if it cannot be loaded there.
         """
+        name = name or self.name
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        key = (name, device, *stamp(Path(name)))
         with self._loading:
-            if device not in self._backbones:
+            if key not in self._backbones:
                 from fewshot.features import load_backbone
 
-                self._backbones[device] = load_backbone(self.name, device=device)
-            return self._backbones[device]
+                while len(self._backbones) >= KEPT:
+                    self._backbones.popitem(last=False)
+                self._backbones[key] = load_backbone(name, device=device)
+            self._backbones.move_to_end(key)
+            return self._backbones[key]
+
+    def backbone_of(self, model: Model, device: str = "auto") -> Backbone:
+        """The backbone that a model was fitted on; the one in use if that is not known here.
+
+        Raises:
+            FewshotError: if it cannot be loaded.
+        """
+        from fewshot.features import BACKBONES
+
+        name = self._find(model.backbone)
+        return self.backbone(device, name if name in BACKBONES or Path(name).exists() else None)
 
     @cached_property
     def bank(self) -> FeatureBank:
@@ -92,10 +126,11 @@ class Engine:
         adapter: str,
         labels: dict[str, int],
         options: dict[str, Any] | None = None,
+        backbone: str | None = None,
         device: str = "auto",
         progress: Progress = silent,
     ) -> Model:
-        """Fit an adapter on templates, see `fewshot.pipeline.fit`."""
+        """Fit an adapter on templates, see `fewshot.pipeline.fit`; by default with the backbone in use."""
         from fewshot import pipeline
 
         with self._turn(template.volume for template in templates):
@@ -104,9 +139,37 @@ class Engine:
                 labels=labels,
                 adapter=adapter,
                 options=options,
-                backbone=self.backbone(device),
+                backbone=self.backbone(device, backbone),
                 bank=self.bank,
                 spec=self.spec,
+                progress=progress,
+            )
+
+    def cross_validate(
+        self,
+        templates: Sequence[Template],
+        *,
+        adapter: str,
+        labels: Sequence[str],
+        options: dict[str, Any] | None = None,
+        backbone: str | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        progress: Progress = silent,
+    ) -> CrossValidation:
+        """Find each template by the others, see `fewshot.crossvalidation`; by default with the backbone in use."""
+        from fewshot import crossvalidation
+
+        with self._turn(template.volume for template in templates):
+            return crossvalidation.cross_validate(
+                templates,
+                backbone=self.backbone(device, backbone),
+                bank=self.bank,
+                labels=labels,
+                adapter=adapter,
+                options=options,
+                spec=self.spec,
+                seed=seed,
                 progress=progress,
             )
 
@@ -116,21 +179,52 @@ class Engine:
 
         with self._turn([volume]):
             return pipeline.predict(
-                volume, model, backbone=self.backbone(device), bank=self.bank, components=components
+                volume, model, backbone=self.backbone_of(model, device), bank=self.bank, components=components
             )
 
-    def warm(self, volume: Volume, templates: Sequence[Volume], *, device: str = "auto") -> None:
-        """Fill the bank for a volume, cut as a model fitted on `templates` will want it."""
+    def slicing(self, templates: Sequence[Volume], *, backbone: str | None = None) -> SliceSpec:
+        """How a model fitted on `templates` wants volumes to be cut."""
         from fewshot import pipeline
 
-        backbone = self.backbone(device)
-        spec = pipeline.resolve(self.spec, templates, backbone)
+        return pipeline.resolve(self.spec, templates, self.backbone(name=backbone))
 
-        def give_way(*_: object, **__: object) -> None:
+    def warm(
+        self,
+        volume: Volume,
+        spec: SliceSpec,
+        *,
+        backbone: str | None = None,
+        device: str = "auto",
+        progress: Progress = silent,
+    ) -> None:
+        """Fill the bank for a volume, cut as `slicing` says."""
+        from fewshot.volumes import SliceStack
+
+        chosen = self.backbone(device, backbone)
+
+        def give_way(*step: Any, **values: float) -> None:
             while self._wanted and not self._wanted[volume.digest]:
                 time.sleep(0.05)
+            progress(*step, **values)
 
-        pipeline.warm(volume, spec, backbone=backbone, bank=self.bank, progress=give_way)
+        self.bank.features(SliceStack(volume, spec, patch=chosen.patch), chosen, progress=give_way)
+
+    def forget(self, volume: Volume, spec: SliceSpec, *, backbone: str) -> bool:
+        """Drop a volume's features of another backbone from the bank; False if there are none."""
+        from fewshot.features.bank import entry_signature
+        from fewshot.volumes import SliceStack
+
+        other = self.backbone(name=backbone)
+        entry = self.bank.path(entry_signature(SliceStack(volume, spec, patch=other.patch), other))
+        found = entry.exists()
+        with suppress(OSError):  # not ours to remove, or in use: it will be the least recently used one
+            entry.unlink()
+        return found
+
+    def has_room(self) -> bool:
+        """Whether the bank can take features without dropping others."""
+        sizes = (stamp(entry)[2] for entry in self.bank.folder.glob("*.safetensors"))
+        return sum(sizes) < ROOM * self.bank.limit
 
     @contextmanager
     def _turn(self, volumes: Iterable[Volume]) -> Iterator[None]:

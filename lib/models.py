@@ -148,11 +148,11 @@ class FittedModels:
             submissions = self._project.submissions()
             if not submissions:
                 raise HTTPException(409, NO_TEMPLATE_UNTRAINED)
-            key = (device, *((entry.image_id, entry.stamp) for entry in submissions))
+            engine = self._project.engine
+            key = (engine.name, device, *((entry.image_id, entry.stamp) for entry in submissions))
             if self._fitted is None or self._fitted[0] != key:
                 templates = self._project.templates(submissions)
                 labels = self._project.drawn_labels(templates)
-                engine = self._project.engine
                 self._fitted = key, engine.fit(templates, adapter=self.adapter, labels=labels, device=device)
             return self._fitted[1]
 

@@ -59,8 +59,10 @@ class Project:
         labels = LabelDictionary(workspace.labels)
         labels.fix(settings.labels) if settings.labels else labels.add(())
         slicing = {"plane": settings.plane, "window": settings.window, "size": settings.size}
+        workspace.backbone(settings.backbone)
         engine = Engine(
-            workspace.backbone(settings.backbone),
+            workspace.backbone_now,
+            find=workspace.find_backbone,
             bank=settings.bank,
             gigabytes=settings.bank_gb,
             slicing={key: value for key, value in slicing.items() if value is not None},

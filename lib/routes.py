@@ -7,6 +7,7 @@ Three things are changed, and the checks of roles (RBAC) stay as they are:
 - Inference and saving a label run in a thread, so that the server answers others meanwhile. MONAI Label
   declares these endpoints `async` around code that blocks.
 - Training and batch inference are refused at once where they cannot work, not minutes later in a process.
+  Training all models, OHIF's button, leaves out those that take long.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from monailabel.interfaces.exception import (
     MONAILabelException,
 )
 from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import tasks
 
 from fewshot.errors import FewshotError
@@ -75,17 +77,23 @@ def train_model(
 
 
 def train_all(params: dict[str, Any] | None = None, run_sync: bool = False) -> Any:
-    """Start the trainings of all models one after the other, as OHIF does."""
-    from monailabel.endpoints import train
-
+    """Start the trainings of several models one after the other, as OHIF does; which, the app says."""
     instance = app_instance()
     if _under_way("train"):
         raise HTTPException(429, BUSY)
-    for model in instance.info()["trainers"]:
+    models = instance.trained_together()
+    if not models:
+        raise HTTPException(404, "No model is trained together with others here: name the one to train.")
+    for model in models:
         instance.check_training(model, (params or {}).get(model) or {})
         if instance.trains(model):
             raise HTTPException(429, BUSY)
-    return train.run(params, run_sync)
+    started = {}
+    for model in models:
+        request = {"model": model, **((params or {}).get(model) or {})}
+        task, detail = AsyncTask.run("train", request, params, force_sync=run_sync, enqueue=True)
+        started[model] = {"result": task, "detail": detail}
+    return started
 
 
 def batch_model(

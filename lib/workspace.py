@@ -25,7 +25,9 @@ class Workspace:
 
     ```
     labels.json                        label names and their values
-    backbone.json                      the backbone whose features the adapters use
+    backbone.json                      the backbone whose features new adapters use
+    backbones/VERSION.safetensors      backbones trained here, see `lib.trainers.runs`
+    bank.json                          how far features of the present backbone are made, see `lib.warming`
     adapters/MODEL/VERSION.safetensors trained adapters, the last five of each model
     stats/MODEL.json                   how the last training went
     ```
@@ -70,6 +72,20 @@ class Workspace:
         """Held by the one training process of this workspace."""
         return self.folder / "training.lock"
 
+    @property
+    def backbones(self) -> Path:
+        """Folder of the backbones that were trained here."""
+        return self.folder / "backbones"
+
+    @property
+    def bank(self) -> Path:
+        """File that says how far features of the present backbone are made."""
+        return self.folder / "bank.json"
+
+    def trained_models(self) -> list[str]:
+        """Models that have published an adapter."""
+        return sorted({path.parent.name for path in self.folder.glob("adapters/*/[0-9]*.safetensors")})
+
     def adapters(self, model: str) -> Path:
         """Folder of a model's published adapters."""
         return self.folder / "adapters" / model
@@ -87,31 +103,69 @@ class Workspace:
         Raises:
             FewshotError: if the record cannot be read.
         """
-        file = self.folder / "backbone.json"
-        try:
-            content = read_json(file)
-            before = content.get("backbone") if isinstance(content, dict) else None
-        except FileNotFoundError:
-            before = None
+        record = self._record()
+        before = self._place(record.get("backbone"))
         if asked == AUTO:
-            asked = before or self._choose(file)
+            asked = before or self._choose()
+        if before and asked == record.get("trained_from"):
+            asked = before  # the server was started with the same words before a training went on from there
         chosen = asked or before or DEFAULT_BACKBONE
         if before and chosen != before:
             logger.warning(
-                "This workspace used the backbone %s and now uses %s: its adapters must be trained again.",
+                "This workspace used the backbone %s and now uses %s: its adapters keep the old one until they are "
+                "trained again.",
                 before,
                 chosen,
             )
         if chosen != before:
-            write_json(file, {"backbone": chosen})
+            write_json(self._backbone, {"backbone": chosen})
         return chosen
 
-    @staticmethod
-    def _choose(file: Path) -> str:
+    def backbone_now(self) -> str:
+        """The backbone in use: a training may have published another one since the server started."""
+        return self._place(self._record().get("backbone")) or DEFAULT_BACKBONE
+
+    def backbone_before(self) -> str | None:
+        """The backbone that a training has replaced; None where the one in use was asked for."""
+        return self._place(self._record().get("before"))
+
+    def find_backbone(self, name: str) -> str:
+        """Where a backbone that a model file names is today, for workspaces are moved."""
+        path = Path(name)
+        here = self.backbones / path.name
+        return str(here) if path.is_absolute() and not path.exists() and here.exists() else name
+
+    def publish_backbone(self, file: Path) -> None:
+        """Use a trained backbone from now on, wherever the server was asked to begin.
+
+        Args:
+            file: weights in `backbones`.
+        """
+        record, before = self._record(), self.backbone_now()
+        told = {"backbone": f"{self.backbones.name}/{file.name}", "before": record.get("backbone", before)}
+        write_json(self._backbone, {**told, "trained_from": record.get("trained_from") or before})
+
+    @property
+    def _backbone(self) -> Path:
+        return self.folder / "backbone.json"
+
+    def _record(self) -> dict[str, str]:
+        try:
+            content = read_json(self._backbone)
+        except FileNotFoundError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _place(self, name: str | None) -> str | None:
+        """A backbone that was trained here is written down relative to the workspace."""
+        here = name and Path(name).parts[0] == self.backbones.name
+        return str(self.folder / name) if name and here else name
+
+    def _choose(self) -> str:
         from fewshot.features import choose_backbone
 
         choice = choose_backbone()
-        logger.info("Backbone %s: %s; %s remembers it.", choice.name, choice.reason, file)
+        logger.info("Backbone %s: %s; %s remembers it.", choice.name, choice.reason, self._backbone)
         return choice.name
 
 

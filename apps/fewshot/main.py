@@ -35,7 +35,7 @@ from fewshot.errors import FewshotError  # noqa: E402
 from lib import routes  # noqa: E402
 from lib.activelearning import Random  # noqa: E402
 from lib.batch import BatchInference  # noqa: E402
-from lib.configs.registry import CONFIGS  # noqa: E402
+from lib.configs.registry import CONFIGS, LONG  # noqa: E402
 from lib.configs.settings import AppSettings  # noqa: E402
 from lib.datastore import StudiesFolder  # noqa: E402
 from lib.project import Project  # noqa: E402
@@ -89,11 +89,18 @@ class FewshotApp(MONAILabelApp):
         return self.project.datastore
 
     def init_infers(self) -> dict[str, InferTask]:
-        return {name: task.infer() for name, task in self.tasks.items()}
+        infers = {name: task.infer() for name, task in self.tasks.items()}
+        return {name: infer for name, infer in infers.items() if infer}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         trainers = {name: task.trainer() for name, task in self.tasks.items()}
-        return {name: trainer for name, trainer in trainers.items() if trainer}
+        trainers = {name: trainer for name, trainer in trainers.items() if trainer}
+        if unknown := [name for name in self.settings.train_all or () if name not in trainers]:
+            known = ", ".join(trainers) or "none"
+            raise FewshotError(
+                f"--conf train_all: {', '.join(unknown)} cannot be trained here; choose from {known}."
+            )
+        return trainers
 
     def init_strategies(self) -> dict[str, Strategy]:
         return {"random": Random(), "first": First()}
@@ -104,6 +111,7 @@ class FewshotApp(MONAILabelApp):
     def on_init_complete(self) -> None:
         super().on_init_complete()
         routes.install()
+        self.warmer.follow()
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         super().on_save_label(image_id, label_id)
@@ -148,6 +156,11 @@ class FewshotApp(MONAILabelApp):
             known = ", ".join(self._trainers) or "none"
             raise HTTPException(404, f"There is no model {model} to train; there is {known}.")
         self._trainers[model].check(params)
+
+    def trained_together(self) -> list[str]:
+        """What *train all* trains: adapters, unless the configuration says otherwise."""
+        told = self.settings.train_all
+        return [name for name in self._trainers if (name not in LONG if told is None else name in told)]
 
     def trains(self, model: str) -> bool:
         """Whether a training runs in this workspace, whoever started it."""

@@ -29,6 +29,7 @@ class Backbone:
         model: a timm ``VisionTransformer`` with ``dynamic_img_size``, or a network that makes ``maps`` of its own
             and tells their ``stride`` and ``width`` and the ``channels`` it wants.
         size: pixels of a slice's longer side that suit this backbone when nothing else is asked for.
+        magnification: at most so many pixels per voxel suit it, where small crops are magnified to ``size``.
         layers: indices of the blocks whose outputs are concatenated (negative from the end); the last by default.
             Empty for networks with maps of their own.
         device: ``auto``, ``cpu`` or ``cuda[:n]``.
@@ -46,12 +47,14 @@ class Backbone:
         model: Any,
         *,
         size: int,
+        magnification: float | None = None,
         layers: Sequence[int] | None = None,
         device: str = "auto",
         dtype: torch.dtype | None = None,
     ) -> None:
         self.name = name
         self.size = size
+        self.magnification = magnification
         self.digest = weights_digest(model)
         self._joined = hasattr(model, "maps")
         if self._joined:

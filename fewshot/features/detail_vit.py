@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -43,7 +44,8 @@ class DetailViT(VisionTransformer):
     def __init__(self, *, widths: tuple[int, int, int], detail: int, **arguments: Any) -> None:
         super().__init__(embed_layer=conv_stem(widths), **arguments)
         self.stride = DETAIL_STRIDE
-        self.width = detail
+        self.width = detail + self.embed_dim
+        self.detail = detail
         self.channels = arguments["in_chans"]
         self.join = Join(self.embed_dim, widths[1], detail)
 
@@ -62,11 +64,21 @@ class DetailViT(VisionTransformer):
         return Encoded(image, patches, self.join(patches, near if keep is None else near * keep))
 
     def maps(self, images: Tensor) -> Tensor:
-        """Features for adapters: ``[B, C, H, W]``, sides multiples of ``stride`` -> ``[B, H/4, W/4, width]``."""
+        """Details beside interpolated patch tokens, for adapters.
+
+        Args:
+            images: ``[B, C, H, W]``, sides multiples of ``stride``.
+
+        Returns:
+            ``[B, H / 4, W / 4, width]``.
+        """
         height, width = images.shape[-2:]
         patch = self.patch_embed.patch_size[0]
         padded = nn.functional.pad(images, (0, -width % patch, 0, -height % patch), value=float(images.min()))
-        return self.encode(padded).details[:, : height // DETAIL_STRIDE, : width // DETAIL_STRIDE]
+        encoded = self.encode(padded)
+        spread = interpolate(encoded.patches.permute(0, 3, 1, 2), encoded.details.shape[1:3])
+        joined = torch.cat([encoded.details, spread.permute(0, 2, 3, 1)], dim=-1)
+        return joined[:, : height // DETAIL_STRIDE, : width // DETAIL_STRIDE]
 
 
 def finish(model: VisionTransformer, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,6 +88,11 @@ def finish(model: VisionTransformer, tokens: Tensor) -> tuple[Tensor, Tensor]:
         x = block(x)
     x = model.norm(x)
     return x[:, 0], x[:, model.num_prefix_tokens :].unflatten(1, tokens.shape[1:3])
+
+
+def interpolate(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Maps ``[B, C, h, w]`` at another resolution, bilinearly."""
+    return nn.functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
 class Join(nn.Module):
@@ -92,7 +109,7 @@ class Join(nn.Module):
 
     def forward(self, patches: Tensor, near: Tensor) -> Tensor:
         narrow = self.from_patches(patches).permute(0, 3, 1, 2)
-        spread = nn.functional.interpolate(narrow, near.shape[-2:], mode="bilinear", align_corners=False)
+        spread = interpolate(narrow, near.shape[-2:])
         joined = nn.functional.gelu(spread + self.from_near(near))
         mixed = self.norm(self.mix(joined).permute(0, 2, 3, 1))
         return self.out(joined.permute(0, 2, 3, 1) + self.mlp(mixed))

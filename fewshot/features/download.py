@@ -153,7 +153,7 @@ def _within(seconds: float, ask: Callable[[], T]) -> T:
 def _failure(name: str, reason: str) -> FewshotError:
     return FewshotError(
         f"The weights of {name} are not on this machine and cannot be downloaded ({reason}); give a checkpoint file "
-        "with --backbone FILE, or use --backbone embedded."
+        "(--backbone FILE, or --conf backbone FILE), or use embedded."
     )
 
 

@@ -13,7 +13,7 @@ from fewshot.progress import Progress, silent
 from fewshot.volumes import SliceStack
 from fewshot.volumes.windows import VISIBLE, normalise
 
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 """Raise when the same volume, slicing and weights would give other features than before."""
 
 MARGIN = 1

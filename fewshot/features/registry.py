@@ -69,10 +69,14 @@ AUTO = "auto"
 RANDOM = {"random": embedded.ARCHITECTURE, "random-tiny": embedded.TINY}
 """Architectures that can be had with random weights."""
 
+OFFICIAL_PATCH = 14
+"""DINOv2 and DINOv3 have patches of 14 and 16 pixels."""
 DINO_SIZE = 448
 """Slice size in pixels: 32 x 32 patches of 14, 28 x 28 patches of 16."""
 EMBEDDED_SIZE = 288
 """Slice size for the embedded patch-8 model: 36 x 36 patches, see docs/explanation/method.md."""
+EMBEDDED_MAGNIFICATION = 3.0
+"""Pixels per voxel; a crop of 50 voxels gained a tenth of Dice at 144 pixels instead of 288."""
 TINY_SIZE = 64
 
 
@@ -128,11 +132,19 @@ def load_backbone(
     if name == "handmade":
         from fewshot.features.handmade import MultiscaleDerivatives
 
-        return Backbone(name, MultiscaleDerivatives(), size=EMBEDDED_SIZE, device="cpu", dtype=torch.float32)
+        return Backbone(
+            name,
+            MultiscaleDerivatives(),
+            size=EMBEDDED_SIZE,
+            magnification=EMBEDDED_MAGNIFICATION,
+            device="cpu",
+            dtype=torch.float32,
+        )
     model, _ = load_model(name, progress=progress)
-    size = DINO_SIZE if model.patch_embed.patch_size[0] >= 14 else EMBEDDED_SIZE
-    size = TINY_SIZE if name == "random-tiny" else size
-    return Backbone(name, model, size=size, layers=layers, device=device, dtype=dtype)
+    official = model.patch_embed.patch_size[0] >= OFFICIAL_PATCH
+    size = TINY_SIZE if name == "random-tiny" else DINO_SIZE if official else EMBEDDED_SIZE
+    most = None if official or name == "random-tiny" else EMBEDDED_MAGNIFICATION
+    return Backbone(name, model, size=size, magnification=most, layers=layers, device=device, dtype=dtype)
 
 
 def load_model(name: str, *, progress: Progress | None = None) -> tuple[Any, Architecture]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         part.unlink(missing_ok=True)
         raise FewshotError(
-            f"The checkpoint {path} cannot be written ({str(error).splitlines()[0]}); free some space and run the same "
+            f"The checkpoint {path} cannot be written ({_reason(error)}); free some space and run the same "
             "command again: it goes on from the checkpoint before."
         ) from error
 
@@ -41,11 +43,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         FewshotError: if the file is damaged or of another version.
     """
     try:
+        with zipfile.ZipFile(path) as file:  # torch does not compare checksums
+            if name := file.testzip():
+                raise ValueError(f"{name} does not have its checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes fail in any way there is
         raise FewshotError(
-            f"The checkpoint {path} cannot be read ({str(error).splitlines()[0][:100]}); start again with --restart."
+            f"The checkpoint {path} cannot be read ({_reason(error)}); start again with --restart."
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise FewshotError(f"The checkpoint {path} is of another version; start again with --restart.")
     return state
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return shorten(lines[0], 160) if lines else type(error).__name__

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.tensorboard import SummaryWriter
 
 from fewshot.pretraining.network import Network
 from fewshot.pretraining.slices import WIDE, SliceStore
@@ -37,8 +38,6 @@ class Monitor:
     """
 
     def __init__(self, folder: Path, store: SliceStore, *, size: int, seconds: float) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._writer = SummaryWriter(str(folder / CURVES))
         self._pictures = folder / PICTURES
         self._pictures.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ class Network(nn.Module):
         if settings.dense:
             widths = {"patches": dim}
             if isinstance(backbone, DetailViT):
-                widths["details"] = backbone.width
+                widths["details"] = backbone.detail
             for name, width in widths.items():
                 self.heads[name] = nn.Sequential(
                     nn.Linear(width, 2 * DENSE_WIDTH), nn.GELU(), nn.Linear(2 * DENSE_WIDTH, DENSE_WIDTH)

@@ -8,12 +8,15 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import distributed
 
 from fewshot.features.device import choose_device
 
+PATIENCE = timedelta(hours=12)
+"""The first process cuts the slices of all studies while the others wait; they end at once when it fails."""
 
 MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_THRESHOLD": -3}
 """Names and numbers of glibc's malloc.h."""
@@ -84,7 +87,7 @@ def join_processes(device: str) -> Iterator[Processes]:
     if chosen.type == "cuda":
         chosen = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(chosen)
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(int(os.environ["RANK"]), count, chosen)
     finally:

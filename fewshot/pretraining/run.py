@@ -44,6 +44,7 @@ class PretrainResult:
         failed: studies that were left out, with the reason.
         resumed: whether it went on from a checkpoint.
         finished: False if it was asked to stop before the end; the weights are written all the same.
+        trained: False if an earlier run had finished already.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class PretrainResult:
     failed: dict[str, str]
     resumed: bool
     finished: bool
+    trained: bool
 
 
 def pretrain(
@@ -63,7 +65,7 @@ def pretrain(
     device: str = "auto",
     restart: bool = False,
     progress: Progress = silent,
-    left_out: Callable[[dict[str, str]], None] = lambda failed: None,
+    left_out: Callable[[dict[str, str]], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> PretrainResult:
     """Train a backbone on studies without labels (paper, section 2; Oquab et al. 2023).
@@ -106,7 +108,8 @@ def pretrain(
                 patch=patch,
                 progress=progress,
             )
-            left_out(store.failed)
+            if left_out:
+                left_out(store.failed)
         processes.wait()
         store = SliceStore(folder)
         training = Training(
@@ -117,6 +120,7 @@ def pretrain(
             processes=processes,
             start=weights_digest(model) if start else "random",
         )
+        before = training.images
         _train(training, store, folder, progress, stop)
         result = PretrainResult(
             path=out,
@@ -125,6 +129,7 @@ def pretrain(
             failed=store.failed,
             resumed=training.resumed,
             finished=training.share >= 1.0,
+            trained=training.images > before,
         )
         if processes.first:
             card = _card(training, store, start)
@@ -153,8 +158,8 @@ def write_weights(path: Path, model: nn.Module, architecture: dict[str, Any], ca
     except OSError as error:
         part.unlink(missing_ok=True)
         raise FewshotError(
-            f"The weights cannot be written to {path} ({error.strerror or error}); free some space and run the same command again: the "
-            "training itself is kept."
+            f"The weights cannot be written to {path} ({error.strerror or error}); free some space and run the same "
+            "command again: the training itself is kept."
         ) from error
 
 

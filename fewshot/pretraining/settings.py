@@ -91,8 +91,8 @@ class PretrainSettings:
             raise FewshotError("The training would never end; give minutes or images.")
         if self.batch < 2 * self.accumulate:
             raise FewshotError(
-                f"A batch of {self.batch} images has no {self.accumulate} parts of at least two; give a larger batch or "
-                f"accumulate={self.batch // 2}."
+                f"A batch of {self.batch} images has no {self.accumulate} parts of at least two; give a larger batch "
+                f"or accumulate={self.batch // 2}."
             )
         if not (self.dino or self.ibot or self.dense):
             raise FewshotError("All losses have the weight 0; give dino, ibot or dense some.")

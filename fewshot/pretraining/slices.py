@@ -195,7 +195,7 @@ def _write(
         file.flush()
         os.fsync(file.fileno())
     if not records:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(failed.items())[:3])
+        reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in list(failed.items())[:3])
         raise FewshotError(f"None of the {len(readers)} studies can be used for pretraining ({reasons}).")
     return {"records": records, "weights": _weights(records, names), "names": names, "failed": failed}
 

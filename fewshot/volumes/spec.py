@@ -105,5 +105,14 @@ def longest_side(volume: Volume, plane: str) -> float:
     return max(volume.shape[axis] * volume.spacing[axis] for axis in (rows, cols))
 
 
+def longest_count(volume: Volume, plane: str) -> int:
+    """Voxels along the longer side of the slices of a volume in a plane."""
+    return max(volume.shape[axis] for axis in in_plane(volume.affine, _decided(plane, volume)))
+
+
+def _decided(plane: str, volume: Volume) -> str:
+    return acquisition_plane(volume) if plane == "auto" else plane
+
+
 def _is_length(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

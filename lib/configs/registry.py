@@ -2,6 +2,7 @@
 
 from monailabel.interfaces.config import TaskConfig
 
+from lib.configs.backbone import BackboneConfig
 from lib.configs.fewshot import FewshotConfig
 from lib.configs.fewshot_basic import FewshotBasicConfig
 from lib.configs.fewshot_classification import FewshotClassificationConfig
@@ -10,7 +11,11 @@ CONFIGS: dict[str, type[TaskConfig]] = {
     "fewshot": FewshotConfig,
     "fewshot_classification": FewshotClassificationConfig,
     "fewshot_basic": FewshotBasicConfig,
+    "backbone": BackboneConfig,
 }
 """Slicer runs the first model by itself at Next Sample, so the best one comes first."""
 
-__all__ = ["CONFIGS"]
+LONG = frozenset({"backbone"})
+"""Tasks whose training takes so long that *train all* leaves them out."""
+
+__all__ = ["CONFIGS", "LONG"]

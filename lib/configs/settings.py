@@ -32,6 +32,7 @@ class AppSettings:
     complete: bool | None = None
     components: str = "auto"
     max_epochs: int | None = None
+    train_all: tuple[str, ...] | None = None
 
     @classmethod
     def parse(cls, conf: Mapping[str, Any], *, models: tuple[str, ...]) -> AppSettings:
@@ -56,10 +57,11 @@ class AppSettings:
                     values[key] = PARSERS[key](str(conf[key]).strip())
                 except FewshotError as error:
                     raise FewshotError(f"--conf {key} {conf[key]}: {error}") from None
-        if unknown := [name for name in values.get("models") or () if name not in models]:
-            raise FewshotError(
-                f"--conf models: there is no model {', '.join(unknown)}; choose from {', '.join(models)}."
-            )
+        for key in ("models", "train_all"):
+            if unknown := [name for name in values.get(key) or () if name not in models]:
+                raise FewshotError(
+                    f"--conf {key}: there is no model {', '.join(unknown)}; choose from {', '.join(models)}."
+                )
         return cls(**values)
 
 
@@ -148,4 +150,5 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "complete": _yes_or_no,
     "components": _components,
     "max_epochs": _whole,
+    "train_all": _names,
 }

@@ -1,5 +1,6 @@
 """Train tasks."""
 
 from lib.trainers.adapter import AdapterTrainer
+from lib.trainers.backbone import BackboneTrainer
 
-__all__ = ["AdapterTrainer"]
+__all__ = ["AdapterTrainer", "BackboneTrainer"]

@@ -15,7 +15,7 @@ class Hub:
         status: what every request is answered with.
         checksum: what the hub says the file's SHA-256 is.
         broken: how many GET answers break off in the middle.
-        delay: seconds before an answer.
+        answers: cleared, no answer comes until it is set.
         requests: what was asked: method, path, range.
     """
 
@@ -24,8 +24,8 @@ class Hub:
         self.checksum = hashlib.sha256(content).hexdigest()
         self.status = 200
         self.broken = 0
-        self.silent = threading.Event()
-        self.silent.set()
+        self.answers = threading.Event()
+        self.answers.set()
         self.requests: list[tuple[str, str, str | None]] = []
         self.url = ""
 
@@ -54,7 +54,7 @@ def serve_hub(content: bytes):
         def answer(self, *, send):
             span = self.headers.get("Range")
             hub.requests.append((self.command, self.path, span))
-            hub.silent.wait(20)
+            hub.answers.wait(20)
             if hub.status != 200:
                 self.send_response(hub.status)
                 self.send_header("Content-Length", "0")
@@ -84,6 +84,6 @@ def serve_hub(content: bytes):
     try:
         yield hub
     finally:
-        hub.silent.set()
+        hub.answers.set()
         server.shutdown()
         server.server_close()

@@ -13,7 +13,7 @@ from fewshot.features.download import Weights, cached, fetch
 
 NAME = "dinov2_vits14_reg"
 WEIGHTS = BACKBONES[NAME].weights
-WHAT_TO_DO = "give a checkpoint file with --backbone FILE, or use --backbone embedded"
+WHAT_TO_DO = r"give a checkpoint file \(--backbone FILE, or --conf backbone FILE\), or use embedded"
 
 
 def test_a_name_is_downloaded_with_progress_and_loads(hub, cache, weights_file, capfd):
@@ -133,7 +133,7 @@ def test_no_network_is_told_at_once(no_network):
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(hub):
-    hub.silent.clear()
+    hub.answers.clear()
     start = time.monotonic()
     with pytest.raises(FewshotError, match=r"no answer|timed out"):
         fetch(NAME, WEIGHTS, patience=0.3)

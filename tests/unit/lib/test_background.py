@@ -64,11 +64,14 @@ def test_warming_gives_way_unless_its_features_are_waited_for(open_project, monk
 
     monkeypatch.setattr(pipeline, "predict", slow_predict)
     inference = threading.Thread(
-        target=engine.predict, args=(mine if same else other, None), kwargs={"components": "all"}
+        target=engine.predict,
+        args=(mine if same else other, SimpleNamespace(backbone="random-tiny")),
+        kwargs={"components": "all"},
     )
     inference.start()
     assert started.wait(20)
-    warming = threading.Thread(target=lambda: (engine.warm(mine, [mine], device="cpu"), warmed.set()))
+    spec = engine.slicing([mine])
+    warming = threading.Thread(target=lambda: (engine.warm(mine, spec, device="cpu"), warmed.set()))
     warming.start()
     assert warmed.wait(20 if same else 1.0) is same
     release.set()
