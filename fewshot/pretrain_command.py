@@ -146,13 +146,13 @@ def _progress(first: bool) -> Iterator[Progress]:
 
 def _lines() -> Progress:
     """Progress for a log file: a line at the beginning and the end of a stage and now and then between."""
-    told = -math.inf
+    told: dict[str, float] = {}
 
     def report(stage: str, done: int, total: int, **values: float) -> None:
-        nonlocal told
-        if done < total and time.monotonic() - told < LINE_SECONDS:
+        now = time.monotonic()
+        if done < total and now - told.get(stage, -math.inf) < LINE_SECONDS:
             return
-        told = time.monotonic()
+        told[stage] = now
         said = [f"{STAGES.get(stage, stage)}: {done} of {total}"]
         if "seconds_left" in values:
             left = timedelta(seconds=round(values.pop("seconds_left")))

@@ -127,8 +127,6 @@ class BackboneTrainer(WorkspaceTrainer):
         if pending and not _restart(request):
             return pending
         plan = Plan.parse(request, self._defaults())
-        if pending:
-            self._runs.discard(pending)
         start = {CURRENT: self.project.workspace.backbone_now(), SCRATCH: None}.get(plan.start, plan.start)
         return self._runs.begin(plan, start, list(self.project.datastore.list_images()))
 

@@ -24,7 +24,7 @@ class TestBeforeAnything:
         info = fresh.client.info()
         assert list(info["models"]) == MODELS
         assert {model["type"] for model in info["models"].values()} == {"segmentation"}
-        assert list(info["trainers"]) == MODELS[:2]
+        assert list(info["trainers"]) == [*MODELS[:2], "backbone"]
         assert set(info["strategies"]) == {"random", "first"}
         assert info["scoring"] == {}
         assert info["labels"] == []

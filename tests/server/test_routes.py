@@ -70,7 +70,7 @@ def test_roles_are_checked_as_before(web, instance, monkeypatch, path, allowed):
     def reached(*_, **__):
         raise HTTPException(418, "The app was asked.")
 
-    for name in ("infer", "datastore", "check_training", "check_inference", "info"):
+    for name in ("infer", "datastore", "check_training", "check_inference", "trained_together"):
         setattr(instance, name, reached)
     answer = getattr(web.client, method)(f"/{path}", **body)
     assert answer.status_code == (418 if allowed else 403), answer.text
@@ -119,6 +119,27 @@ def test_a_training_that_waits_counts_as_running(web, instance, monkeypatch):
     for path in ("train/fewshot", "train/"):
         answer = web.client.post(f"/{path}", json={})
         assert (answer.status_code, answer.json()["detail"][:22]) == (429, "A training is running:")
+
+
+def test_all_are_trained_that_the_app_names(web, instance, monkeypatch):
+    started = []
+    instance.trained_together = lambda: ["fewshot", "other"]
+    instance.trains = lambda model: False
+
+    def run(method, request, params, **_):
+        started.append(request)
+        return {"id": request["model"]}, None
+
+    monkeypatch.setattr("lib.routes.AsyncTask.run", run)
+    answer = web.client.post("/train/", json={"fewshot": {"max_epochs": 3}, "backbone": {"minutes": 3}})
+    assert {model: entry["result"]["id"] for model, entry in answer.json().items()} == {
+        "fewshot": "fewshot",
+        "other": "other",
+    }
+    assert started == [{"model": "fewshot", "max_epochs": 3}, {"model": "other"}]
+    instance.trained_together = list
+    answer = web.client.post("/train/", json={})
+    assert (answer.status_code, "name the one to train" in answer.json()["detail"]) == (404, True)
 
 
 def test_every_route_is_documented_once(web):

@@ -38,10 +38,12 @@ def test_everything_said(tmp_path: Path):
         complete="Yes",
         components="all",
         max_epochs="7",
+        train_all="fewshot",
         server_mode="true",
     )
     assert settings.models == ("fewshot_basic", "fewshot")
     assert settings.labels == ("liver", "left kidney")
+    assert settings.train_all == ("fewshot",)
     assert (settings.size, settings.bank_gb, settings.complete, settings.max_epochs) == (224, 2.5, True, 7)
 
 
@@ -68,6 +70,7 @@ def test_all_means_all_models():
             r"--conf modles: there is no such key; the app knows models, labels, .*max_epochs",
         ),
         ({"models": "unet"}, "no model unet; choose from fewshot, fewshot_basic"),
+        ({"train_all": "unet"}, "--conf train_all: there is no model unet; choose from fewshot"),
         ({"labels": "liver,,spleen"}, "--conf labels liver,,spleen: give names"),
         ({"labels": "liver,liver"}, "twice"),
         ({"labels": "background"}, "cannot be called background"),

@@ -1,20 +1,26 @@
 """Warming, batch inference and the choice of the next image."""
 
+import json
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 from fastapi import HTTPException
+from safetensors import safe_open
 
 from fewshot import pipeline
 from fewshot.errors import FewshotError
+from fewshot.features import embedded, load_backbone
+from fewshot.features.registry import build_model
 from lib.activelearning import Random
 from lib.batch import BatchInference
+from lib.files import read_json, write_json
 from lib.infers import Segmentation
 from lib.models import FittedModels
 from lib.warming import Warmer
 from tests.unit.conftest import blobs
+from tests.unit.lib.conftest import write_study
 
 LABELS = blobs(0)[1]
 
@@ -78,6 +84,109 @@ def test_warming_gives_way_unless_its_features_are_waited_for(open_project, monk
     inference.join()
     warming.join(20)
     assert warmed.is_set()
+
+
+class TestNewBackbone:
+    """What a training in another process has published is noticed, and features follow."""
+
+    @pytest.fixture
+    def publish(self, project, tmp_path):
+        """Publishes backbones as a training does."""
+        run = pytest.importorskip("fewshot.pretraining.run", reason="fewshot[pretrain] is not installed")
+
+        def new(name):
+            model = build_model(None, embedded.TINY, tmp_path)
+            model.load_state_dict(embedded.random_state(model, seed=7))
+            file = project.workspace.backbones / f"{name}.safetensors"
+            run.write_weights(file, model, embedded.TINY, {})
+            project.workspace.publish_backbone(file)
+            return load_backbone(str(file), device="cpu").digest
+
+        return new
+
+    @pytest.fixture
+    def project(self, open_project, submit, monkeypatch):
+        monkeypatch.setattr("lib.warming.LOOK_SECONDS", 0.05)
+        project = open_project(size="64")
+        submit(project, "a", LABELS, ["bright", "dark"])
+        return project
+
+    @staticmethod
+    def digests(bank):
+        """Backbones whose features are in the bank, one entry per volume."""
+        found = []
+        for path in bank.glob("*.safetensors"):
+            with safe_open(path, "np") as entry:
+                found.append(json.loads(entry.metadata()["signature"])["backbone"])
+        return sorted(found)
+
+    @staticmethod
+    def told(project):
+        return (
+            read_json(project.workspace.bank) if project.workspace.bank.exists() else {"done": 0, "total": -1}
+        )
+
+    def wait(self, project, backbone):
+        wait_for(
+            lambda: (told := self.told(project))["done"] == told["total"] and backbone in told["backbone"]
+        )
+
+    def test_features_of_all_studies_follow(self, project, publish, studies, tmp_path):
+        write_study(studies, "c", 2)
+        (studies / "broken.nii.gz").write_bytes(b"no image")
+        project.datastore._reconcile_datastore()
+        warmer = Warmer(project)
+        for image in ("a", "b"):
+            warmer.warm(image)
+        wait_for(lambda: len(self.digests(tmp_path / "bank")) == 2)
+        warmer.follow()
+        time.sleep(0.3)
+        assert not project.workspace.bank.exists(), "nothing was published yet"
+        digest = publish("0001")
+        self.wait(project, "0001")
+        assert self.digests(tmp_path / "bank") == [digest] * 3
+        told = self.told(project)
+        assert (told["done"], told["total"], list(told["failed"])) == (4, 4, ["broken"])
+        assert "cannot be read" in told["failed"]["broken"]
+
+    def test_what_a_stopped_server_had_begun_is_finished(self, project, publish, tmp_path):
+        publish("0001")
+        now = project.workspace.backbone_now()
+        write_json(project.workspace.bank, {"backbone": now, "before": "random-tiny", "done": 1, "total": 2})
+        Warmer(project).follow()
+        wait_for(lambda: len(self.digests(tmp_path / "bank")) == 2)
+
+    def test_what_was_finished_is_not_begun_again(self, project, publish, tmp_path):
+        publish("0001")
+        now = project.workspace.backbone_now()
+        write_json(project.workspace.bank, {"backbone": now, "before": "random-tiny", "done": 2, "total": 2})
+        Warmer(project).follow()
+        time.sleep(0.5)
+        assert self.digests(tmp_path / "bank") == []
+
+    def test_a_submit_goes_first(self, project, publish, monkeypatch):
+        order, engine = [], project.engine
+        monkeypatch.setattr(engine, "warm", lambda volume, spec: (order.append(volume.name), time.sleep(0.2)))
+        publish("0001")
+        warmer = Warmer(project)
+        warmer.follow()
+        wait_for(lambda: order)
+        warmer.warm("submitted")
+        monkeypatch.setattr(warmer, "_features", order.append)
+        wait_for(lambda: len(order) == 3)
+        assert order == ["a", "submitted", "b"]
+
+    def test_a_full_bank_takes_only_what_takes_the_place_of_something(
+        self, project, publish, tmp_path, monkeypatch
+    ):
+        warmer = Warmer(project)
+        warmer.warm("b")
+        wait_for(lambda: len(self.digests(tmp_path / "bank")) == 1)
+        monkeypatch.setattr("lib.engine.ROOM", 0)
+        digest = publish("0001")
+        warmer.follow()
+        self.wait(project, "0001")
+        assert self.digests(tmp_path / "bank") == [digest]
 
 
 class Store:

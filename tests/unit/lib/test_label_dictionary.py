@@ -5,7 +5,7 @@ import logging
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot.errors import FewshotError
@@ -16,6 +16,7 @@ NAMES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), NAMES), max_size=6))
 def test_values_stay_and_have_no_gaps(tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("w") / "labels.json"

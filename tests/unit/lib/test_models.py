@@ -1,6 +1,7 @@
 """Fitted models: the newest is used, the last five are kept, those that need no training follow the templates."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from fastapi import HTTPException
@@ -126,3 +127,26 @@ def test_an_uploaded_adapter_becomes_the_latest(project, fitted):
     model.save(first)
     assert models.file() == first
     assert models.file(new=True).name > first.name
+
+
+def test_a_model_is_used_with_the_backbone_it_was_fitted_on(project, fitted):
+    engine, model = project.engine, fitted()
+    tiny = engine.backbone("cpu")
+    assert engine.backbone_of(model, "cpu") is tiny
+    workspace = project.workspace
+    workspace.backbone("random")
+    assert engine.name == "random"
+    assert engine.backbone("cpu").digest != tiny.digest
+    assert engine.backbone_of(model, "cpu") is tiny, "both stay loaded"
+    unknown = replace(model, backbone="/elsewhere/0001.safetensors")
+    assert engine.backbone_of(unknown, "cpu") is engine.backbone("cpu")
+    engine.backbone("cpu", "handmade")
+    assert len(engine._backbones) == 2
+
+
+def test_basic_follows_the_backbone(project, submit):
+    submit(project, "a", LABELS, ["bright", "dark"])
+    models = FittedModels("basic", project)
+    assert models.load(device="cpu").backbone == "random-tiny"
+    project.workspace.backbone("handmade")
+    assert models.load(device="cpu").backbone == "handmade"

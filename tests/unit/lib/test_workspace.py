@@ -66,6 +66,42 @@ def test_auto_keeps_what_was_used_before(tmp_path: Path, monkeypatch):
     assert workspace.backbone("auto") == "random-tiny"
 
 
+@pytest.fixture
+def trained(tmp_path: Path) -> Workspace:
+    """A workspace begun with random-tiny, where a training has published a backbone."""
+    workspace = Workspace.open(tmp_path, "/data/x")
+    workspace.backbone("random-tiny")
+    workspace.backbones.mkdir()
+    (workspace.backbones / "0001.safetensors").touch()
+    workspace.publish_backbone(workspace.backbones / "0001.safetensors")
+    return workspace
+
+
+@pytest.mark.parametrize("asked", ["random-tiny", None, "auto"])
+def test_a_trained_backbone_outlives_a_start_with_the_same_words(trained: Workspace, asked, caplog):
+    file = str(trained.backbones / "0001.safetensors")
+    assert trained.backbone(asked) == trained.backbone_now() == file
+    assert trained.backbone_before() == "random-tiny"
+    trained.publish_backbone(trained.backbones / "0002.safetensors")
+    assert trained.backbone_before() == file
+    assert trained.backbone(asked) == str(trained.backbones / "0002.safetensors")
+    assert not caplog.text
+
+
+def test_other_words_take_another_backbone(trained: Workspace):
+    assert trained.backbone("embedded") == trained.backbone_now() == "embedded"
+    assert trained.backbone_before() is None
+    assert trained.backbone("random-tiny") == "random-tiny"
+
+
+def test_a_workspace_can_be_moved_with_its_backbones(trained: Workspace, tmp_path: Path):
+    old = trained.backbone_now()
+    moved = Workspace(trained.folder.rename(tmp_path / "moved"))
+    assert moved.backbone_now() == moved.find_backbone(old) == str(moved.backbones / "0001.safetensors")
+    assert moved.find_backbone("embedded") == "embedded"
+    assert moved.find_backbone("/elsewhere/x.pth") == "/elsewhere/x.pth"
+
+
 def test_a_place_that_cannot_be_made_is_told(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(FewshotError, match="cannot be made"):

@@ -30,7 +30,11 @@ def test_a_damaged_checkpoint_is_refused_in_a_sentence(path, damage):
     whole = path.read_bytes()
     middle = whole.index(STATE["student"]["weight"].numpy().tobytes())
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    path.write_bytes({"half": whole[: len(whole) // 2], "garbage": b"\x01" * 999, "nothing": b"", "one bit": flipped}[damage])
+    path.write_bytes(
+        {"half": whole[: len(whole) // 2], "garbage": b"\x01" * 999, "nothing": b"", "one bit": flipped}[
+            damage
+        ]
+    )
     with pytest.raises(FewshotError, match=r"checkpoint.pt cannot be read .*--restart") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
@@ -62,7 +66,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(path, monkeypatch, failing):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(f"fewshot.pretraining.checkpoint.{failing}", full)
-    with pytest.raises(FewshotError, match=r"checkpoint.pt cannot be written .*No space left.*free some space"):
+    with pytest.raises(
+        FewshotError, match=r"checkpoint.pt cannot be written .*No space left.*free some space"
+    ):
         save_checkpoint(path, {**STATE, "images": 8})
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]

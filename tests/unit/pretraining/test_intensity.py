@@ -56,10 +56,15 @@ def test_a_soft_tissue_window_spreads_soft_tissue():
     values = torch.linspace(-1000, 1000, 24 * 24).view(1, 1, 24, 24).expand(BATCH, -1, -1, -1)
     changed = change_intensities((values + 1000) / 2000, ~NO_CT, SOFT, generator())
     tissue = (values > 0) & (values < 100)
-    spread = [torch.where(tissue, image, torch.nan).nan_to_num().std() for image in (changed, (values + 1000) / 2000)]
+    spread = [
+        torch.where(tissue, image, torch.nan).nan_to_num().std()
+        for image in (changed, (values + 1000) / 2000)
+    ]
     assert spread[0] > spread[1]
     inverted = changed[:, 0, 0, 0] > changed[:, 0, -1, -1]
-    beyond = torch.where(inverted[:, None], 1 - changed[:, 0, 0], changed[:, 0, 0])  # first row: below -900 HU
+    beyond = torch.where(
+        inverted[:, None], 1 - changed[:, 0, 0], changed[:, 0, 0]
+    )  # first row: below -900 HU
     assert beyond.mean() < 0.25
 
 

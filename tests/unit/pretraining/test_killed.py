@@ -1,6 +1,7 @@
 """Trainings that end in the middle: killed at any moment, or on a full disk. The same call goes on."""
 
 import random
+import shutil
 import signal
 import time
 
@@ -40,9 +41,10 @@ def written(file):
 
 
 @pytest.fixture
-def begun(tmp_path):
+def begun(tmp_path, slices_folder):
     """A weights file to come, with a checkpoint after two steps."""
     out = tmp_path / "weights.safetensors"
+    shutil.copytree(slices_folder, run_folder(out))
     steps = iter([False, True])
     settings = tiny_settings(**DENSE, **IMAGES)
     result = pretrain(READERS, out, start=START, settings=settings, stop=lambda: next(steps))

@@ -33,11 +33,12 @@ def naive(first, second, places):
         for i in range(len(valid)):
             if not valid[i]:
                 continue
-            others = [j for j in range(len(valid)) if j != i and valid[j] and places.apart[image, i, j] >= NEAR]
+            others = [
+                j for j in range(len(valid)) if j != i and valid[j] and places.apart[image, i, j] >= NEAR
+            ]
             own = similar[i][i]
             row, column = [similar[i][j] for j in others], [similar[j][i] for j in others]
-            for values in (row, column):
-                losses.append(math.log(sum(map(math.exp, [own, *values]))) - own)
+            losses += [math.log(sum(map(math.exp, [own, *values]))) - own for values in (row, column)]
             right.append(own >= max(row, default=-math.inf))
     return sum(losses) / len(losses), sum(right) / len(right)
 
@@ -79,7 +80,9 @@ def test_accuracy_tells_perfect_features_from_random_ones():
     places = some_places(64, 32, invalid=0, side=1000.0)
     first = unit(64, 32, 16)
     assert match_places(first, first, places, TEMPERATURE)[1] == 1
-    assert match_places(first, unit(64, 32, 16, seed=1), places, TEMPERATURE)[1] == pytest.approx(1 / 32, abs=0.015)
+    assert match_places(first, unit(64, 32, 16, seed=1), places, TEMPERATURE)[1] == pytest.approx(
+        1 / 32, abs=0.015
+    )
 
 
 @pytest.fixture
@@ -106,7 +109,9 @@ def test_the_terms_are_those_of_lightly(outputs):
     views = [student["dino"][:2], student["dino"][2:], student["dino_local"]]
     prototypes = TINY["prototypes"]
     torch.testing.assert_close(terms["dino"], DINOLoss(prototypes)(list(teacher["dino"].chunk(2)), views))
-    torch.testing.assert_close(terms["ibot"], IBOTPatchLoss(prototypes)(teacher["ibot"], student["ibot"], mask))
+    torch.testing.assert_close(
+        terms["ibot"], IBOTPatchLoss(prototypes)(teacher["ibot"], student["ibot"], mask)
+    )
     both = [KoLeoLoss()(half) for half in student["image"].chunk(2)]
     torch.testing.assert_close(terms["koleo"], sum(both) / 2)
     dense = [match_places(*student[name].chunk(2), places, TEMPERATURE) for name in ("patches", "details")]

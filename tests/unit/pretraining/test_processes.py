@@ -25,7 +25,11 @@ def free_port():
         return listening.getsockname()[1]
 
 
-@pytest.mark.parametrize("changes", [{"batch": 8, "images": 24}, {**DENSE, "batch": 8, "accumulate": 2, "images": 16}], ids=["all terms", "accumulated"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch": 8, "images": 24}, {**DENSE, "batch": 8, "accumulate": 2, "images": 16}],
+    ids=["all terms", "accumulated"],
+)
 def test_two_processes_train_one_model(tmp_path, changes):
     out, port = tmp_path / "weights.safetensors", free_port()
     pipes = [context.Pipe(duplex=False) for _ in range(2)]
@@ -52,10 +56,26 @@ def test_torchrun_starts_the_command(tmp_path):
         volume = phantom(seed)
         nib.save(nib.Nifti1Image(volume.array, volume.affine), tmp_path / "studies" / f"{seed}.nii.gz")
     settings = {**TINY, **DENSE, "images": 16, "batch": 8}
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    command = [
+        "-m",
+        "fewshot",
+        "pretrain",
+        "studies",
+        "--out",
+        "weights.safetensors",
+        "--json",
+        "result.json",
+    ]
+    options = [
+        "--device",
+        "cpu",
+        "--from",
+        START,
+        *(f"--set={name}={value}" for name, value in settings.items()),
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-        + ["-m", "fewshot", "pretrain", "studies", "--out", "weights.safetensors", "--json", "result.json"]
-        + ["--device", "cpu", "--from", START, *(f"--set={name}={value}" for name, value in settings.items())],
+        [sys.executable, *torchrun, *command, *options],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -68,6 +88,11 @@ def test_torchrun_starts_the_command(tmp_path):
     assert done.stderr.count("16 of 16") == 1
     told = json.loads((tmp_path / "result.json").read_text())
     assert (told["images"], told["finished"], told["failed"]) == (16, True, {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "studies", "weights.run", "weights.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "result.json",
+        "studies",
+        "weights.run",
+        "weights.safetensors",
+    ]
     assert len(list((tmp_path / "weights.run" / "curves").iterdir())) == 1
-    assert load_backbone(str(tmp_path / "weights.safetensors"), device="cpu").dim == 48
+    assert load_backbone(str(tmp_path / "weights.safetensors"), device="cpu").dim == 96

@@ -60,7 +60,9 @@ def test_teacher_and_decay_follow_half_a_cosine():
 
 
 def test_the_optimiser_decays_what_was_decayed_alone():
-    groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "decayed": decayed} for decayed in (True, False)]
+    groups = [
+        {"params": [torch.nn.Parameter(torch.ones(2))], "decayed": decayed} for decayed in (True, False)
+    ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0)
     set_optimiser(optimiser, tiny_settings(weight_decay=0.1, learning_rate=0.01, warmup=0), 1.0)
     assert [group["weight_decay"] for group in optimiser.param_groups] == pytest.approx([0.5, 0])

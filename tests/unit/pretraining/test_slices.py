@@ -35,7 +35,10 @@ def test_an_isotropic_volume_is_cut_along_three_planes(tmp_path):
     store = cut({"a/ct": volume}, tmp_path, per_volume=9)
     assert len(store) <= 9
     shapes = {record.stack: (record.rows, record.cols) for record in store.records}
-    stacks = [SliceStack(volume, SliceSpec(plane=plane, size=SIZE), patch=PATCH) for plane in ("axial", "coronal", "sagittal")]
+    stacks = [
+        SliceStack(volume, SliceSpec(plane=plane, size=SIZE), patch=PATCH)
+        for plane in ("axial", "coronal", "sagittal")
+    ]
     assert list(shapes.values()) == [stack.content for stack in stacks]
 
 
@@ -44,7 +47,11 @@ def test_other_volumes_are_cut_as_they_were_acquired(tmp_path, change):
     volume = magnetic()
     if change != "thick slices":
         volume = replace(volume, affine=np.diag([2.0, 2.0, 2.0, 1.0]))
-        volume = replace(volume, calibrated=False) if change == "no spacing" else replace(volume, array=volume.array[:, :, :1])
+        volume = (
+            replace(volume, calibrated=False)
+            if change == "no spacing"
+            else replace(volume, array=volume.array[:, :, :1])
+        )
     store = cut({"a/mr": volume}, tmp_path, per_volume=99)
     assert {record.stack for record in store.records} == {0}
     assert len(store) == volume.shape[2]
@@ -172,7 +179,9 @@ def test_an_index_never_describes_slices_that_were_begun_later(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare_slices({"a/1": lambda: magnetic(1), "a/2": interrupted}, tmp_path, size=SIZE, per_volume=6, patch=PATCH)
+        prepare_slices(
+            {"a/1": lambda: magnetic(1), "a/2": interrupted}, tmp_path, size=SIZE, per_volume=6, patch=PATCH
+        )
     assert np.array_equal(cut({"a/0": magnetic()}, tmp_path).image(0), expected)
 
 

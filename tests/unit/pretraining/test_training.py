@@ -35,7 +35,10 @@ def begin(store, alone, tmp_path):
 
 
 def weights_of(training):
-    return {**training.student.state_dict(), **{f"teacher.{k}": v for k, v in training.teacher.state_dict().items()}}
+    return {
+        **training.student.state_dict(),
+        **{f"teacher.{k}": v for k, v in training.teacher.state_dict().items()},
+    }
 
 
 def assert_equal_weights(first, second):
@@ -48,7 +51,9 @@ def test_all_terms_are_told_and_the_loss_is_their_sum(begin):
     training = begin()
     terms = training.step()
     assert set(terms) == {"dino", "ibot", "koleo", "dense", "accuracy", "loss"}
-    assert terms["loss"] == pytest.approx(terms["dino"] + terms["ibot"] + 0.1 * terms["koleo"] + terms["dense"], rel=1e-5)
+    assert terms["loss"] == pytest.approx(
+        terms["dino"] + terms["ibot"] + 0.1 * terms["koleo"] + terms["dense"], rel=1e-5
+    )
     assert training.images == 4
     assert 0 <= terms["accuracy"] <= 1
 
@@ -82,7 +87,10 @@ def test_matrices_are_decayed_and_the_rest_is_not(begin):
     names = {id(parameter): name for name, parameter in student.named_parameters()}
     left_alone = {names[id(parameter)] for parameter in others["params"]}
     assert {"mask_token", "backbone.cls_token", "backbone.pos_embed", "backbone.norm.weight"} <= left_alone
-    assert {names[id(parameter)].rpartition(".")[2] for parameter in decayed["params"]} <= {"weight", "weight_v"}
+    assert {names[id(parameter)].rpartition(".")[2] for parameter in decayed["params"]} <= {
+        "weight",
+        "weight_v",
+    }
     trained = sum(parameter.requires_grad for parameter in student.parameters())
     assert len(decayed["params"]) + len(left_alone) == trained
 
@@ -93,7 +101,10 @@ def halves(batch, places):
     for images in (torch.arange(count // 2), torch.arange(count // 2, count)):
         both = torch.cat([images, images + count])
         part = {name: batch[name][both] for name in ("images", "mask", "keep", "places")}
-        yield {**batch, **part}, replace(places, **{n: getattr(places, n)[images] for n in ("first", "second", "apart", "valid")})
+        yield (
+            {**batch, **part},
+            replace(places, **{n: getattr(places, n)[images] for n in ("first", "second", "apart", "valid")}),
+        )
 
 
 @pytest.mark.parametrize("valid", ["all", "unequal"])
@@ -112,7 +123,13 @@ def test_accumulated_parts_give_the_gradient_of_the_batch(begin, store, monkeypa
         monkeypatch.setattr(module, "make_views", lambda *_, given=given, **__: next(given))
         training = begin(**DENSE, batch=8, accumulate=len(parts))
         training.step()
-        gradients.append([parameter.grad.clone() for parameter in training.student.parameters() if parameter.grad is not None])
+        gradients.append(
+            [
+                parameter.grad.clone()
+                for parameter in training.student.parameters()
+                if parameter.grad is not None
+            ]
+        )
         assert training.images == 8
     difference = max((a - b).abs().max().item() for a, b in zip(*gradients, strict=True))
     largest = max(a.abs().max().item() for a in gradients[0])
@@ -168,7 +185,9 @@ def test_checkpoints_come_after_the_given_time(begin, monkeypatch, tmp_path):
 
 def test_a_training_with_other_circumstances_is_not_taken_up(begin, monkeypatch):
     begin(**DENSE, weights="abc").save()
-    with pytest.raises(FewshotError, match=r"begun with other settings \(batch, places\); give the same .*--restart"):
+    with pytest.raises(
+        FewshotError, match=r"begun with other settings \(batch, places\); give the same .*--restart"
+    ):
         begin(**DENSE, batch=8, places=8, weights="abc")
     with pytest.raises(FewshotError, match=r"begun with other start weights; .*--restart"):
         begin(**DENSE, weights="def")
@@ -208,7 +227,9 @@ def poisoned(after, poison):
     ],
     ids=["not a number", "infinite", "gradient"],
 )
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(begin, monkeypatch, tmp_path, poison):
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+    begin, monkeypatch, tmp_path, poison
+):
     training = begin(**DENSE)
     monkeypatch.setattr(Losses, "total", poisoned(2, poison))
     said = r"no longer a number after 12 images; the last good checkpoint is .*checkpoint.pt: try .*=0.00033 with --res"
@@ -230,7 +251,9 @@ def test_a_loss_that_is_no_number_at_once_says_that_nothing_was_saved(begin, mon
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="batch norm in the iBOT head needs two hidden tokens")
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="batch norm in the iBOT head needs two hidden tokens"
+)
 def test_a_single_hidden_token_is_enough(begin, monkeypatch):
     def one_hidden(*arguments, **options):
         batch, places = make_views(*arguments, **options)

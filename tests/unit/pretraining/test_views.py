@@ -38,7 +38,10 @@ def generator(seed=0):
 
 def pairs(seed=0):
     """The same crops of both ramps."""
-    return [crop_pair(ramp(axis), ramp(axis), CONTENTS, pixels=PIXELS, generator=generator(seed)) for axis in (0, 1)]
+    return [
+        crop_pair(ramp(axis), ramp(axis), CONTENTS, pixels=PIXELS, generator=generator(seed))
+        for axis in (0, 1)
+    ]
 
 
 def on_slice(crop, places):
@@ -84,7 +87,9 @@ def test_local_crops_are_mirrored_like_their_image_and_show_a_part_of_it():
     inside = ((centre > 4) & (centre < SIDE - 5)).flatten(1).all(1)
     assert inside.sum() > 8
     assert handed[inside].tolist() == torch.linalg.det(first.to_slice[:, :, :2]).sign()[inside].tolist()
-    back = torch.linalg.solve(first.to_slice[:, :, :2], (centre[:, 1, 1] - first.to_slice[:, :, 2])[..., None])
+    back = torch.linalg.solve(
+        first.to_slice[:, :, :2], (centre[:, 1, 1] - first.to_slice[:, :, 2])[..., None]
+    )
     assert back[inside].abs().max() < PIXELS / 2
 
 
@@ -98,7 +103,9 @@ def test_crops_keep_their_bounds():
         linear = crop.to_slice[:, :, :2]
         zoom.append(torch.linalg.det(linear).abs() ** -0.5)
         straight = (linear * zoom[-1][:, None, None]).abs()
-        torch.testing.assert_close(straight @ straight.transpose(1, 2) * torch.eye(2), torch.eye(2).expand(BATCH, 2, 2))
+        torch.testing.assert_close(
+            straight @ straight.transpose(1, 2) * torch.eye(2), torch.eye(2).expand(BATCH, 2, 2)
+        )
         angle = torch.atan2(straight.amin((1, 2)), straight.amax((1, 2))).rad2deg()
         assert angle.max() <= TURN + 1e-3
         assert zoom[-1].min() >= ZOOM[0] - 1e-4
@@ -127,7 +134,10 @@ def test_crops_lie_in_the_content_and_not_in_air():
 
 def test_places_outside_the_other_crop_are_not_valid():
     centre = torch.tensor([SIDE / 2 - 14.0, SIDE / 2])
-    matrices = [torch.cat([torch.eye(2), (centre + shift)[:, None]], 1) for shift in (torch.zeros(2), torch.tensor([28.0, 0]))]
+    matrices = [
+        torch.cat([torch.eye(2), (centre + shift)[:, None]], 1)
+        for shift in (torch.zeros(2), torch.tensor([28.0, 0]))
+    ]
     first, second = (Crop(noise(0)[:, :, :PIXELS, :PIXELS], m.expand(BATCH, 2, 3)) for m in matrices)
     places = corresponding(first, second, 16, generator=generator())
     torch.testing.assert_close(places.second, places.first - torch.tensor([28.0, 0]))
@@ -150,7 +160,9 @@ def test_flat_tissue_has_no_valid_place():
     assert not places.valid[(places.first.abs() < PIXELS / 2 - AROUND // 2 - 1).all(-1)].any()
 
 
-@pytest.mark.xfail(strict=True, reason="the surroundings of places at the border of a crop are padded with black")
+@pytest.mark.xfail(
+    strict=True, reason="the surroundings of places at the border of a crop are padded with black"
+)
 def test_flat_tissue_at_the_border_has_no_valid_place():
     flat = Crop(torch.full((BATCH, 1, PIXELS, PIXELS), 0.3), torch.eye(2, 3).expand(BATCH, 2, 3))
     assert not corresponding(flat, flat, 16, generator=generator()).valid.any()
@@ -158,8 +170,13 @@ def test_flat_tissue_at_the_border_has_no_valid_place():
 
 @pytest.mark.parametrize("other", [0, 1])
 def test_the_same_seed_gives_the_same_views(other):
-    first, second = (crop_pair(noise(0), noise(1), CONTENTS, pixels=PIXELS, generator=generator(s)) for s in (0, other))
-    same = all(torch.equal(a.images, b.images) and torch.equal(a.to_slice, b.to_slice) for a, b in zip(first, second))
+    first, second = (
+        crop_pair(noise(0), noise(1), CONTENTS, pixels=PIXELS, generator=generator(s)) for s in (0, other)
+    )
+    same = all(
+        torch.equal(a.images, b.images) and torch.equal(a.to_slice, b.to_slice)
+        for a, b in zip(first, second, strict=True)
+    )
     assert same == (other == 0)
     places = [corresponding(*first, 8, generator=generator(s)).first for s in (0, other)]
     assert torch.equal(*places) == (other == 0)
