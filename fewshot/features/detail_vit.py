@@ -9,10 +9,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from fewshot.features.backbone import GREY_MEAN, GREY_STD
+from fewshot.features.handmade import MultiscaleDerivatives, derivatives
 from fewshot.features.stem import DETAIL_STRIDE, ConvStem, conv_stem
 
 KERNEL = 5
 """Side of the depthwise convolution that joins patch and detail, in details."""
+
+BLACK = -GREY_MEAN / GREY_STD
+"""What slices are padded with; they are normalised already."""
 
 
 class Encoded(NamedTuple):
@@ -44,7 +49,7 @@ class DetailViT(VisionTransformer):
     def __init__(self, *, widths: tuple[int, int, int], detail: int, **arguments: Any) -> None:
         super().__init__(embed_layer=conv_stem(widths), **arguments)
         self.stride = DETAIL_STRIDE
-        self.width = detail + self.embed_dim
+        self.width = detail + self.embed_dim + MultiscaleDerivatives.width
         self.detail = detail
         self.channels = arguments["in_chans"]
         self.join = Join(self.embed_dim, widths[1], detail)
@@ -64,7 +69,9 @@ class DetailViT(VisionTransformer):
         return Encoded(image, patches, self.join(patches, near if keep is None else near * keep))
 
     def maps(self, images: Tensor) -> Tensor:
-        """Details beside interpolated patch tokens, for adapters.
+        """Details, interpolated patch tokens and plain derivatives side by side, for adapters.
+
+        What training makes the features blind to (grey values, above all) still tells some structures apart.
 
         Args:
             images: ``[B, C, H, W]``, sides multiples of ``stride``.
@@ -74,11 +81,13 @@ class DetailViT(VisionTransformer):
         """
         height, width = images.shape[-2:]
         patch = self.patch_embed.patch_size[0]
-        padded = nn.functional.pad(images, (0, -width % patch, 0, -height % patch), value=float(images.min()))
+        padded = nn.functional.pad(images, (0, -width % patch, 0, -height % patch), value=BLACK)
         encoded = self.encode(padded)
+        local = derivatives(images.float().mean(1, keepdim=True), DETAIL_STRIDE)
+        rows, cols = local.shape[1:3]
         spread = interpolate(encoded.patches.permute(0, 3, 1, 2), encoded.details.shape[1:3])
-        joined = torch.cat([encoded.details, spread.permute(0, 2, 3, 1)], dim=-1)
-        return joined[:, : height // DETAIL_STRIDE, : width // DETAIL_STRIDE]
+        parts = (encoded.details, spread.permute(0, 2, 3, 1), local)
+        return torch.cat([part[:, :rows, :cols].float() for part in parts], dim=-1)
 
 
 def finish(model: VisionTransformer, tokens: Tensor) -> tuple[Tensor, Tensor]:

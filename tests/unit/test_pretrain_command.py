@@ -62,6 +62,14 @@ def run(monkeypatch, capsys):
 
 
 @pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal, also where these tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def out(tmp_path):
     return tmp_path / "weights.safetensors"
 
@@ -121,7 +129,7 @@ def test_a_terminal_shows_a_bar_with_what_matters(run, studies, out, monkeypatch
     assert "seconds_left" not in plain
 
 
-def test_ctrl_c_keeps_the_weights_and_the_same_command_goes_on(run, studies, out, monkeypatch):
+def test_ctrl_c_keeps_the_weights_and_the_same_command_goes_on(run, studies, out, ctrl_c, monkeypatch):
     step = Training.step
 
     def interrupted(self):
@@ -140,7 +148,7 @@ def test_ctrl_c_keeps_the_weights_and_the_same_command_goes_on(run, studies, out
     assert (code, ": 16 images in " in said.out, "went on from a checkpoint" in said.out) == (0, True, True)
 
 
-def test_a_second_ctrl_c_stops_at_once(run, studies, out, monkeypatch):
+def test_a_second_ctrl_c_stops_at_once(run, studies, out, ctrl_c, monkeypatch):
     def interrupted(self):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)

@@ -50,7 +50,7 @@ def test_layers_are_concatenated(ours):
 
 def test_embedded_backbone_ships_and_tells_where_it_comes_from():
     backbone = load_backbone("embedded", device="cpu")
-    assert (backbone.patch, backbone.dim, len(backbone.digest)) == (4, 288, 16)
+    assert (backbone.patch, backbone.dim, len(backbone.digest)) == (4, 308, 16)
     assert embedded.WEIGHTS.stat().st_size < 12e6
     first, second = backbone.features(torch.rand(2, 64, 64))
     assert (first - second).abs().max() > 0.1

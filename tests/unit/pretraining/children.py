@@ -52,16 +52,24 @@ def train_on_a_full_disk(out, changes, limit, told):
 
 
 def train_together(out, changes, rank, port, told):
-    """One of two processes as torchrun would start them; sends its result and weights."""
+    """One of two processes as torchrun would start them; sends its result, what it drew, and its weights."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    kept = []
+    kept, drawn = [], []
 
     class Kept(run.Training):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             kept.append(self)
+            draw = self.sampler.draw
+
+            def watched(*arguments):
+                slices = draw(*arguments)
+                drawn.append((len(slices.first), slices.first.sum().item()))
+                return slices
+
+            self.sampler.draw = watched
 
     run.Training = Kept
     torch.set_num_threads(1)
@@ -70,4 +78,4 @@ def train_together(out, changes, rank, port, told):
         {name: value.numpy() for name, value in network.named_parameters()}
         for network in (kept[0].student.requires_grad_(False), kept[0].teacher)
     ]
-    told.send((result, *weights))
+    told.send((result, drawn, *weights))

@@ -36,10 +36,12 @@ def test_two_processes_train_one_model(tmp_path, changes):
     children = [start(train_together, out, changes, rank, port, pipe[1]) for rank, pipe in enumerate(pipes)]
     for pipe in pipes:
         assert pipe[0].poll(120), "a process hangs or failed"
-    (first, *networks), (second, *others) = (pipe[0].recv() for pipe in pipes)
+    (first, drawn, *networks), (second, drawn_too, *others) = (pipe[0].recv() for pipe in pipes)
     for child in children:
         child.join()
     assert first.images == second.images == changes["images"]
+    assert sum(count for count, _ in drawn + drawn_too) == changes["images"]
+    assert len({total for _, total in drawn + drawn_too}) == len(drawn + drawn_too)
     for network, other in zip(networks, others, strict=True):
         assert [name for name in network if not np.array_equal(network[name], other[name])] == []
     student, teacher = networks
