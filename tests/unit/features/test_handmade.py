@@ -51,7 +51,7 @@ def test_flat_images_have_no_derivatives(handmade):
 def test_images_do_not_depend_on_their_batch_mates(handmade):
     given = images(32, 32, count=3)
     alone = torch.cat([handmade.maps(image[None]) for image in given])
-    torch.testing.assert_close(handmade.maps(given), alone)
+    torch.testing.assert_close(handmade.maps(given), alone, atol=1e-4, rtol=1e-3)
 
 
 def test_it_is_a_backbone_by_name(handmade):

@@ -97,4 +97,7 @@ def test_torchrun_starts_the_command(tmp_path):
         "weights.safetensors",
     ]
     assert len(list((tmp_path / "weights.run" / "curves").iterdir())) == 1
-    assert load_backbone(str(tmp_path / "weights.safetensors"), device="cpu").dim == 96
+    assert (
+        load_backbone(str(tmp_path / "weights.safetensors"), device="cpu").dim
+        == load_backbone(START, device="cpu").dim
+    )

@@ -69,7 +69,7 @@ def test_the_file_gives_the_features_of_the_teacher(out, kept):
     with torch.inference_mode():
         expected = teacher.maps((images(64)[:, None] - mean) / std)
     found = load_backbone(str(out), device="cpu", dtype=torch.float32).features(images(64))
-    assert found.shape == (2, 16, 16, 96)
+    assert found.shape[:3] == (2, 16, 16)
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.01)
     begun = load_backbone(START, device="cpu", dtype=torch.float32).features(images(64))
     assert (found - begun).abs().max() > 0.001
