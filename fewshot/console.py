@@ -38,7 +38,7 @@ def progress_bars(*, title: str = "") -> Iterator[Progress]:
     """Draws what a ``Progress`` callback is told; values such as the accuracy stand behind the bar."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

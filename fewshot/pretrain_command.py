@@ -17,7 +17,7 @@ import typer
 
 from fewshot.console import STAGES, errors, progress_bars, results
 from fewshot.errors import FewshotError
-from fewshot.options import DeviceOption, JsonOption, SetOption, key_values, require_model_file, write_json
+from fewshot.options import DeviceOption, JsonOption, key_values, require_model_file, write_json
 from fewshot.progress import Progress, silent
 
 LINE_SECONDS = 30.0
@@ -38,7 +38,6 @@ def pretrain(
         typer.Option(
             # torchrun takes --start for an option of its own
             "--from",
-            "--start",
             help="Backbone to go on from (a name or file); by default random weights.",
         ),
     ] = None,
@@ -54,7 +53,12 @@ def pretrain(
     accumulate: Annotated[
         int | None, typer.Option(min=1, help="Compute a step in so many parts, to save memory.")
     ] = None,
-    set_: SetOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Setting KEY=VALUE of the recipe; may be repeated. A wrong one lists all."
+        ),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the paths in .json lists.")] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Start anew instead of going on from the checkpoint.")

@@ -59,7 +59,9 @@ class Backbone:
         self._joined = hasattr(model, "maps")
         if self._joined:
             if layers:
-                raise FewshotError(f"Backbone {name} joins its layers itself; leave out the choice of layers.")
+                raise FewshotError(
+                    f"Backbone {name} joins its layers itself; leave out the choice of layers."
+                )
             self.layers: list[int] = []
             self.patch: int = model.stride
             self.dim: int = model.width

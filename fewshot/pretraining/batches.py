@@ -22,6 +22,9 @@ MASKED = 0.5
 HIDDEN = (0.1, 0.5)
 """Share of the tokens hidden in these."""
 
+LEAST_HIDDEN = 2
+"""Hidden tokens of a batch: the batch norm of iBOT's head needs two, and all processes must have some to compare."""
+
 
 @dataclass(frozen=True)
 class Slices:
@@ -121,4 +124,7 @@ def _masks(count: int, side: int, generator: torch.Generator) -> Tensor:
     device = generator.device
     share = HIDDEN[0] + (HIDDEN[1] - HIDDEN[0]) * torch.rand(count, generator=generator, device=device)
     share = share * (torch.rand(count, generator=generator, device=device) < MASKED)
-    return torch.rand(count, side, side, generator=generator, device=device) < share[:, None, None]
+    mask = torch.rand(count, side, side, generator=generator, device=device) < share[:, None, None]
+    if int(mask.sum()) < LEAST_HIDDEN:
+        mask.view(-1)[:LEAST_HIDDEN] = True
+    return mask

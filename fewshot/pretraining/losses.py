@@ -72,7 +72,8 @@ def match_places(first: Tensor, second: Tensor, places: Places, temperature: flo
     Returns:
         The loss, and the share of places whose nearest one in the other crop is itself.
     """
-    logits = first @ second.transpose(1, 2) / temperature
+    with torch.autocast(first.device.type, enabled=False):  # half a digit of a logit is lost in bfloat16
+        logits = first.float() @ second.float().transpose(1, 2) / temperature
     itself = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
     excluded = ((places.apart < NEAR) | ~places.valid[:, None, :]) & ~itself
     targets = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])

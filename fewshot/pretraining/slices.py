@@ -233,7 +233,8 @@ def _cut(volume: Volume, *, size: int, per_volume: int, patch: int) -> list[_Pla
 
 def _spread(count: int, most: int) -> np.ndarray:
     """Indices of at most so many of ``count`` slices, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+    wanted = min(count, most)
+    return ((np.arange(wanted) + 0.5) * count / max(1, wanted)).astype(int)
 
 
 def _weights(records: list[dict[str, Any]], names: list[str]) -> list[float]:

@@ -86,8 +86,8 @@ def crop_inside(images: Tensor, crop: Crop, *, pixels: int, generator: torch.Gen
     matrix = crop.to_slice
     place = (_random((batch, 2), generator) - 0.5) * 0.7 * side
     centre = _apply(matrix, place[:, None])[:, 0]
-    scale = torch.linalg.det(matrix[:, :, :2]).abs().sqrt()
     linear = matrix[:, :, :2] / _between(LOCAL_ZOOM, batch, generator)[:, None, None]
+    scale = torch.linalg.det(linear).abs().sqrt()
     smaller = torch.cat([linear @ _rotations(batch, generator), centre[:, :, None]], 2)
     return _sample(images, smaller, pixels, scale)
 
@@ -109,7 +109,9 @@ def corresponding(first: Crop, second: Crop, count: int, *, generator: torch.Gen
 
 def _contrast(images: Tensor, places: Tensor) -> Tensor:
     """Deviation of the grey values around places, ``[B, N]``."""
-    mean, square = (functional.avg_pool2d(x, AROUND, 1, AROUND // 2) for x in (images, images**2))
+    mean, square = (
+        functional.avg_pool2d(x, AROUND, 1, AROUND // 2, count_include_pad=False) for x in (images, images**2)
+    )
     deviation = (square - mean**2).clamp(min=0).sqrt()
     return sample_maps(deviation, places, images.shape[-1])[..., 0]
 
