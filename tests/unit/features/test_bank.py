@@ -4,14 +4,17 @@ import logging
 import multiprocessing
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from fewshot.errors import FewshotError
-from fewshot.features import FeatureBank, load_backbone
+from fewshot.features import Backbone, FeatureBank, load_backbone
+from fewshot.features.embedded import random_state
 from fewshot.features.extraction import compute_features, occupied_patches
+from fewshot.features.registry import build_model
 from fewshot.volumes import SliceSpec, SliceStack
 from tests.unit.conftest import blobs
 
@@ -66,10 +69,18 @@ def test_a_constant_volume_has_no_features(bank, tiny):
         assert entry.rows.tolist() == [-1, -1, -1]
 
 
+def plain(layers):
+    """A DINOv2 of two layers with patches as the tiny backbone's."""
+    sizes = {"patch_size": 4, "in_chans": 3, "embed_dim": 48, "depth": 2, "num_heads": 3, "img_size": 32}
+    model = build_model(None, {**sizes, "reg_tokens": 0}, Path("plain"))
+    model.load_state_dict(random_state(model))
+    return Backbone("plain", model, size=64, layers=layers, device="cpu")
+
+
 @pytest.mark.parametrize("change", ["voxel", "spec", "backbone", "layers"])
 def test_whatever_features_depend_on_makes_another_entry(bank, stack, tiny, change):
-    bank.features(stack, tiny)
-    backbone = tiny
+    backbone = plain([1]) if change == "layers" else tiny
+    bank.features(stack, backbone)
     if change == "voxel":
         volume, _ = blobs(0)
         volume.array[3, 3, 3] += 1
@@ -77,7 +88,7 @@ def test_whatever_features_depend_on_makes_another_entry(bank, stack, tiny, chan
     elif change == "spec":
         stack = SliceStack(stack.volume, SliceSpec(size=72), patch=tiny.patch)
     elif change == "layers":
-        backbone = load_backbone("random-tiny", device="cpu", layers=[0, 1])
+        backbone = plain([0, 1])
     else:
         backbone = load_backbone("random-tiny", device="cpu", dtype=torch.float64)
     assert bank.features(stack, backbone).fresh
@@ -199,7 +210,7 @@ def test_margins_of_air_are_left_out_and_look_like_air(tiny):
     wide[40:80] = body
     spec = SliceSpec(size=None, pixel_mm=0.5, window="percentile")
     stacks = [
-        SliceStack(type(volume)(**{**vars(volume), "array": array, "name": "fov"}), spec, patch=8)
+        SliceStack(type(volume)(**{**vars(volume), "array": array, "name": "fov"}), spec, patch=tiny.patch)
         for array in (body, wide)
     ]
     ys, xs = occupied_patches(stacks[1])
