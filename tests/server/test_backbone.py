@@ -106,9 +106,6 @@ def test_the_whole_way(server: Server, truth: dict[str, Any]) -> None:
     assert list(stats(server)["bank"]["failed"]) == ["broken"]
     left = features & set((server.root / "bank").glob("*.safetensors"))
     assert len(left) < len(features), "features of the old backbone were dropped"
-    server.train("fewshot")
-    _, trained = server.segment("fewshot", "ct_2")
-    assert trained["provenance"]["backbone"] == new_backbone
 
 
 def test_train_all_leaves_it_out_and_a_restarted_server_keeps_it(server: Server, tmp_path: Path) -> None:
@@ -116,6 +113,7 @@ def test_train_all_leaves_it_out_and_a_restarted_server_keeps_it(server: Server,
     assert list(started) == ["fewshot", "fewshot_classification"]
     wait_for(lambda: server.client.train_status()["status"] not in ("SUBMITTED", "RUNNING"))
     _, before = server.segment("fewshot", "ct_2")
+    assert before["provenance"]["backbone"]["name"].startswith(str(server.workspace / "backbones"))
     again = Server(
         server.root,
         server.studies,
