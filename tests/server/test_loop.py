@@ -216,12 +216,14 @@ class TestLoop:
         ):
             time.sleep(0.2)
         assert status["status"] == "DONE", status
-        objects = trained.client.datastore()["objects"]
-        assert {image for image, entry in objects.items() if "original" in entry["labels"]} == {
-            "ct_1",
-            "ct_2",
-            "ct_3",
-        }
+        # another process wrote the files; the server notices them a moment later
+        deadline = time.monotonic() + 20
+        predicted: set[str] = set()
+        while predicted != {"ct_1", "ct_2", "ct_3"} and time.monotonic() < deadline:
+            objects = trained.client.datastore()["objects"]
+            predicted = {image for image, entry in objects.items() if "original" in entry["labels"]}
+            time.sleep(0.2)
+        assert predicted == {"ct_1", "ct_2", "ct_3"}
         assert objects["ct_0"]["labels"]["final"]["info"]["label_info"][1]["name"] == "liver"
         _, result = trained.segment("fewshot_basic", "ct_1")
         assert result["provenance"]["templates"] == ["ct_0"]

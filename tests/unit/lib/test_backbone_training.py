@@ -3,19 +3,18 @@
 import json
 
 import pytest
-import torch
 from fastapi import HTTPException
 
 pytest.importorskip("lightly", reason="fewshot[pretrain] is not installed")
 
-from fewshot.features import embedded, load_backbone
-from fewshot.features.registry import build_model
+from fewshot.features import load_backbone
 from fewshot.pretraining import PretrainSettings
-from fewshot.pretraining.run import STATE, PretrainResult, write_weights
+from fewshot.pretraining.run import STATE, PretrainResult
 from lib.infers import Segmentation
 from lib.models import FittedModels, PublishedModels
 from lib.trainers import AdapterTrainer, BackboneTrainer
 from lib.trainers.stats import BackboneStats
+from tests.backbones import write_blind_backbone, write_tiny_backbone
 from tests.unit.conftest import blobs
 from tests.unit.lib.conftest import write_study
 
@@ -93,12 +92,7 @@ class Pretraining:
                 (out.with_suffix(".run") / STATE).touch()
             raise self.die
         architecture = embedded.TINY if self.good else BLIND
-        model = build_model(None, architecture, out)
-        state = embedded.random_state(model)
-        if not self.good:
-            state = {name: torch.zeros_like(value) for name, value in state.items()}
-        model.load_state_dict(state)
-        write_weights(out, model, architecture, {})
+        (write_tiny_backbone if self.good else write_blind_backbone)(out)
         return PretrainResult(out, 16, 1.0, self.failed, False, True, True)
 
 

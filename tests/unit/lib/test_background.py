@@ -11,8 +11,7 @@ from safetensors import safe_open
 
 from fewshot import pipeline
 from fewshot.errors import FewshotError
-from fewshot.features import embedded, load_backbone
-from fewshot.features.registry import build_model
+from fewshot.features import load_backbone
 from lib.activelearning import Random
 from lib.batch import BatchInference
 from lib.files import read_json, write_json
@@ -90,15 +89,14 @@ class TestNewBackbone:
     """What a training in another process has published is noticed, and features follow."""
 
     @pytest.fixture
-    def publish(self, project, tmp_path):
+    def publish(self, project):
         """Publishes backbones as a training does."""
-        run = pytest.importorskip("fewshot.pretraining.run", reason="fewshot[pretrain] is not installed")
+        pytest.importorskip("lightly", reason="fewshot[pretrain] is not installed")
+        from tests.backbones import write_tiny_backbone
 
         def new(name):
-            model = build_model(None, embedded.TINY, tmp_path)
-            model.load_state_dict(embedded.random_state(model, seed=7))
             file = project.workspace.backbones / f"{name}.safetensors"
-            run.write_weights(file, model, embedded.TINY, {})
+            write_tiny_backbone(file, seed=7)
             project.workspace.publish_backbone(file)
             return load_backbone(str(file), device="cpu").digest
 
