@@ -62,18 +62,6 @@ def adapters(project, templates):
     return models
 
 
-BLIND = {
-    "patch_size": 8,
-    "in_chans": 1,
-    "embed_dim": 48,
-    "depth": 1,
-    "num_heads": 3,
-    "img_size": 64,
-    "reg_tokens": 0,
-}
-"""A plain ViT: without weights nothing of the image is left in its features."""
-
-
 class Pretraining:
     """Stands in for the engine's pretraining, whose result nobody can foretell."""
 
@@ -91,7 +79,6 @@ class Pretraining:
             if self.die is SystemExit:  # as a kill leaves it, which nothing in Python notices
                 (out.with_suffix(".run") / STATE).touch()
             raise self.die
-        architecture = embedded.TINY if self.good else BLIND
         (write_tiny_backbone if self.good else write_blind_backbone)(out)
         return PretrainResult(out, 16, 1.0, self.failed, False, True, True)
 
