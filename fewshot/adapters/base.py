@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from fewshot.adapters.options import checked_options
 from fewshot.adapters.pixels import to_pixels
 from fewshot.adapters.samples import Samples
 from fewshot.errors import FewshotError
 from fewshot.progress import Progress, silent
+from fewshot.settings import checked_options
 
 BAND = 16_384
 """Pixels at once: a band of rows whose hidden units stay in the processor's cache."""
@@ -49,7 +49,7 @@ class Adapter(nn.Module, ABC):
         Raises:
             FewshotError: for an option that this adapter does not have, or a value that does not fit.
         """
-        return cls(dim, labels, checked_options(cls.name, cls.Options, options or {}))
+        return cls(dim, labels, checked_options(f"adapter {cls.name}", cls.Options, options or {}))
 
     @abstractmethod
     def fit(self, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> dict[str, float]:

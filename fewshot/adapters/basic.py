@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fewshot.adapters.base import Adapter
-from fewshot.adapters.options import number
 from fewshot.adapters.samples import Samples
 from fewshot.progress import Progress, silent
+from fewshot.settings import number
 
 
 class BasicAdapter(Adapter):

@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from fewshot.adapters.base import Adapter, PixelNetwork
 from fewshot.adapters.classification import reset_parameters
-from fewshot.adapters.options import number
 from fewshot.adapters.samples import Samples
 from fewshot.adapters.training import TrainingOptions, balanced_accuracy, train
 from fewshot.progress import Progress, silent
+from fewshot.settings import number
 
 MIN_REFERENCES = 4
 """Template vectors per label, however many labels there are: a template only shifts what the pixel itself says."""

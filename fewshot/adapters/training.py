@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fewshot.adapters.options import number
 from fewshot.progress import Progress
+from fewshot.settings import number
 
 
 @dataclass(frozen=True)

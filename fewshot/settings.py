@@ -1,4 +1,4 @@
-"""Checks of adapter settings: type and range derive from the settings' own declaration."""
+"""Checks of the settings of adapters and baselines: type and range derive from their own declaration."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def number(default: float, *, above: float, below: float) -> Any:
     return field(default=default, metadata={"above": above, "below": below})
 
 
-def checked_options(name: str, kind: type[Any], given: dict[str, Any]) -> Any:
-    """An instance of an adapter's ``Options``.
+def checked_options(owner: str, kind: type[Any], given: dict[str, Any]) -> Any:
+    """An instance of somebody's ``Options``.
 
     Args:
-        name: the adapter, for messages.
+        owner: whose they are, such as "adapter basic", for messages.
         kind: its ``Options`` dataclass.
         given: settings that differ from the defaults; lists are taken for tuples.
 
@@ -27,15 +27,18 @@ def checked_options(name: str, kind: type[Any], given: dict[str, Any]) -> Any:
     known = {each.name: each for each in fields(kind)}
     if unknown := set(given) - set(known):
         raise FewshotError(
-            f"Adapter {name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(known)) or 'none'}."
+            f"{owner[0].upper()}{owner[1:]} has no option {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(sorted(known)) or 'none'}."
         )
-    return kind(**{key: _checked(name, known[key], value) for key, value in given.items()})
+    return kind(**{key: _checked(owner, known[key], value) for key, value in given.items()})
 
 
-def _checked(name: str, of: Field[Any], value: Any) -> Any:
+def _checked(owner: str, of: Field[Any], value: Any) -> Any:
     default: Any = of.default
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, str):
+        fits, wanted = isinstance(value, str), "a text"
     elif isinstance(default, int):
         fits, wanted = type(value) is int and value >= 1, "a whole number of at least 1"
     elif isinstance(default, float):
@@ -51,5 +54,5 @@ def _checked(name: str, of: Field[Any], value: Any) -> Any:
         )
         wanted = f"{len(default)} whole numbers such as {list(default)}"
     if not fits:
-        raise FewshotError(f"Option {of.name} of adapter {name} is {value!r}; give {wanted}.")
+        raise FewshotError(f"Option {of.name} of {owner} is {value!r}; give {wanted}.")
     return value
