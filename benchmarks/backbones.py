@@ -80,30 +80,12 @@ def _evaluations(name: str, arguments: argparse.Namespace) -> Iterator[dict]:
 def summary(measured: dict) -> dict:
     """Mean over cases of the mean Dice over the labels that a case holds, by adapter; seconds of a prediction."""
     rows = measured["rows"]
-    names = sorted({row["case"] for row in rows})
-    dice = {
-        adapter: float(
-            np.mean(
-                [
-                    np.mean(
-                        [
-                            r["dice"]
-                            for r in rows
-                            if r["case"] == n and r["adapter"] == adapter and r["dice"] is not None
-                        ]
-                    )
-                    for n in names
-                ]
-            )
-        )
-        for adapter in ADAPTERS
-    }
-    features = [stage["features"] for stage in measured["stages"].values()]
+    features = [of["features"] for of in measured["timings"] if of["features"] is not None]
     return {
-        "cases": len(names),
-        "dice": dice,
+        "cases": len({row["case"] for row in rows}),
+        "dice": {adapter: measured["overall"][adapter]["dice_mean"] for adapter in ADAPTERS},
         "seconds": float(np.mean([row["seconds"] for row in rows])),
-        "feature_seconds": float(np.mean(features)),
+        "feature_seconds": float(np.mean(features)) if features else None,
     }
 
 

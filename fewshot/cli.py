@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,11 +25,16 @@ from fewshot.options import (
     ModelBackboneOption,
     PlaneOption,
     SeedOption,
+    SeedsOption,
+    SetOfOption,
     SetOption,
     SizeOption,
     WindowOption,
     chosen_cases,
+    chosen_seeds,
     key_values,
+    method_options,
+    names_or_none,
     open_backbone,
     open_backbone_of,
     open_bank,
@@ -238,14 +243,23 @@ def evaluate(
     dataset: Annotated[Path, typer.Argument(help="Folder with images/, labels/ and dataset.json.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json, report.html, models and predictions.")],
     adapters: Annotated[
-        str, typer.Option(help="Adapters, separated by commas.")
+        str, typer.Option(help="Adapters, separated by commas, or none.")
     ] = "basic,classification,contrastive",
+    baselines: Annotated[
+        str, typer.Option(help="Baselines to compare with, separated by commas (see `fewshot info`).")
+    ] = "none",
+    refine: Annotated[
+        str, typer.Option(help="Refinements, separated by commas; none leaves predictions as they are.")
+    ] = "none",
+    set_: SetOfOption = None,
     shots: Annotated[int, typer.Option(min=1, help="How many templates to draw.")] = 1,
     templates: Annotated[str | None, typer.Option(help="Template case names instead of drawn ones.")] = None,
+    template_slices: Annotated[
+        int | None, typer.Option(min=1, help="Only so many labelled slices of every template are known.")
+    ] = None,
     labels: LabelsOption = None,
     cases: CasesOption = None,
     complete: CompleteOption = None,
-    refine: Annotated[str, typer.Option(help="Refinement: none.")] = "none",
     components: ComponentsOption = "auto",
     max_cases: Annotated[int | None, typer.Option(min=1, help="At most so many cases.")] = None,
     backbone: BackboneOption = "embedded",
@@ -255,31 +269,39 @@ def evaluate(
     plane: PlaneOption = "auto",
     window: WindowOption = "auto",
     size: SizeOption = None,
-    seed: SeedOption = 0,
+    seeds: SeedsOption = None,
+    seed: Annotated[int | None, typer.Option(help="One seed; 0 by default.")] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Fit adapters on a few templates, predict all other cases, and report how well it went."""
+    """Fit adapters and baselines on a few templates, predict all other cases, and report how well it went."""
     from fewshot.evaluation import evaluate as run
     from fewshot.evaluation import print_summary
 
+    chosen, compared = names_or_none(adapters), names_or_none(baselines)
+    options = method_options(set_, [*chosen, *compared])
+    drawn = chosen_seeds(seed, seeds)
     used = open_backbone(backbone, device)
     with progress_bars() as progress:
         measured = run(
             dataset,
-            adapters=split_names(adapters) or [],
+            adapters=chosen,
+            baselines=compared,
+            refiners=split_names(refine) or ["none"],
             backbone=used,
             bank=open_bank(bank, bank_gb),
             out=out,
             shots=shots,
             templates=split_names(templates),
+            template_slices=template_slices,
             labels=split_names(labels),
             cases=chosen_cases(cases, dataset),
             complete=complete,
-            seed=seed,
-            refine=refine,
+            seeds=drawn,
             components=components,
             spec=slice_spec(plane, window, size),
+            options=options,
             max_cases=max_cases,
+            device=device,
             command=shlex.join(["fewshot", *sys.argv[1:]]),
             progress=progress,
         )
@@ -293,20 +315,32 @@ app.command()(pretrain)
 
 @app.command()
 def info() -> None:
-    """List adapters with their settings, and backbones."""
-    from dataclasses import fields
-
+    """List adapters and baselines with their settings, and backbones."""
     from fewshot.adapters import ADAPTERS
+    from fewshot.baselines import BASELINES
+    from fewshot.evaluation.methods import baseline_class
     from fewshot.features import BACKBONES, default_bank_folder
 
     results.print(f"fewshot {__version__}; feature bank: {default_bank_folder()}", markup=False)
     for name, kind in ADAPTERS.items():
-        settings = ", ".join(f"{field.name}={field.default}" for field in fields(kind.Options))
-        results.print(
-            f"adapter {name}: {kind.description}\n    --set {settings}", markup=False, highlight=False
-        )
+        _describe("adapter", name, kind.description, kind.Options)
+    for name in BASELINES:
+        try:
+            baseline = baseline_class(name)
+        except FewshotError as error:
+            results.print(f"baseline {name}: {error}", markup=False, highlight=False)
+        else:
+            _describe("baseline", name, baseline.description, baseline.Options)
     for name, entry in BACKBONES.items():
         results.print(f"backbone {name}: {entry.description}", markup=False, highlight=False)
+
+
+def _describe(kind: str, name: str, description: str, options: type[Any]) -> None:
+    from dataclasses import fields
+
+    settings = ", ".join(f"{field.name}={field.default}" for field in fields(options))
+    said = f"{kind} {name}: {description}" + (f"\n    --set {settings}" if settings else "")
+    results.print(said, markup=False, highlight=False)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,12 +17,15 @@ from safetensors import SafetensorError, safe_open
 
 from fewshot import __version__
 from fewshot.adapters import ADAPTERS, Adapter
+from fewshot.atlas import Atlas
 from fewshot.errors import FewshotError
 from fewshot.features import Backbone
 from fewshot.volumes import SliceSpec
 
 FORMAT = "fewshot-adapter"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: the default adapter's atlas. Files of version 1 hold adapters without one and are read."""
+READABLE = (1, 2)
 HEADER_KEY = "fewshot"
 
 
@@ -43,6 +47,7 @@ class Model:
         parts: for each label, of how many connected parts it consists in the templates.
         templates: case names.
         scores: what held-out template pixels say.
+        atlas: the templates for registration, of adapters that look at place as well.
         created: UTC time, ISO 8601.
     """
 
@@ -55,6 +60,7 @@ class Model:
     parts: list[int]
     templates: list[str]
     scores: dict[str, float]
+    atlas: Atlas | None = None
     created: str = field(default_factory=_now)
 
     @cached_property
@@ -73,8 +79,10 @@ class Model:
             "templates": self.templates,
             "scores": self.scores,
             "created": self.created,
+            "atlas": self.atlas.config() if self.atlas else None,
         }
         state = {name: value.contiguous() for name, value in self.adapter.state_dict().items()}
+        state |= self.atlas.tensors() if self.atlas else {}
         return safetensors.torch.save(state, {HEADER_KEY: json.dumps(header)})
 
     @property
@@ -126,9 +134,9 @@ def load_model(path: Path | str) -> Model:
         raise FewshotError(f"Model file {path} is damaged ({error}); fit it again.") from error
     if header.get("format") != FORMAT:
         raise FewshotError(f"{path} is not a fewshot adapter file; give a file that `fewshot fit` wrote.")
-    if header["version"] != FORMAT_VERSION:
+    if header["version"] not in READABLE:
         raise FewshotError(
-            f"Model file {path} has format version {header['version']}, this program reads version {FORMAT_VERSION}; "
+            f"Model file {path} has format version {header['version']}, this program reads up to {FORMAT_VERSION}; "
             "fit the adapter again, or use the fewshot that wrote it."
         )
     if header["adapter"] not in ADAPTERS:
@@ -137,15 +145,17 @@ def load_model(path: Path | str) -> Model:
         )
     try:
         return _from_header(header, state)
-    except (FewshotError, KeyError, TypeError, AttributeError) as error:
+    except (FewshotError, KeyError, TypeError, AttributeError, ValueError, zlib.error) as error:
         raise FewshotError(
             f"Model file {path} does not hold what its header says ({error}); fit it again."
         ) from error
 
 
 def _from_header(header: dict[str, Any], state: dict[str, Any]) -> Model:
+    of_atlas = {name: value for name, value in state.items() if name.startswith("atlas.")}
+    of_adapter = {name: value for name, value in state.items() if name not in of_atlas}
     return Model(
-        adapter=ADAPTERS[header["adapter"]].from_config(header["config"], state),
+        adapter=ADAPTERS[header["adapter"]].from_config(header["config"], of_adapter),
         labels=header["labels"],
         spec=SliceSpec.from_dict(header["spec"]),
         backbone=header["backbone"]["name"],
@@ -154,5 +164,6 @@ def _from_header(header: dict[str, Any], state: dict[str, Any]) -> Model:
         parts=header["parts"],
         templates=header["templates"],
         scores=header["scores"],
+        atlas=Atlas.from_tensors(header["atlas"], of_atlas) if header.get("atlas") else None,
         created=header["created"],
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +65,17 @@ CompleteOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Adapter setting KEY=VALUE; may be repeated.")
 ]
+SetOfOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Setting METHOD.KEY=VALUE of an adapter or baseline, such as unet.seconds=60; may be repeated.",
+    ),
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option(help="Several seeds, such as 0,1,2: each draws its own templates and trains anew."),
+]
 ComponentsOption = Annotated[
     str,
     typer.Option(
@@ -105,6 +118,12 @@ def slice_spec(plane: str, window: str, size: int | None) -> SliceSpec:
     return SliceSpec(plane=plane, window=window, size=size)
 
 
+def names_or_none(text: str | None) -> list[str]:
+    """Names separated by commas, of which there may be none: "none" or nothing."""
+    names = split_names(text) or []
+    return [] if names == ["none"] else names
+
+
 def split_names(text: str | None) -> list[str] | None:
     """Names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()] if text else None
@@ -137,6 +156,59 @@ def key_values(pairs: list[str] | None, option: str = "--set", *, parse: bool = 
             with suppress(json.JSONDecodeError):  # not a number or true/false: it is a word
                 settings[key] = json.loads(value)
     return settings
+
+
+def method_options(pairs: list[str] | None, methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``METHOD.KEY=VALUE`` arguments; METHOD may be left out where only one of the methods can be meant.
+
+    Args:
+        pairs: the arguments.
+        methods: names of the adapters and baselines that are evaluated.
+
+    Raises:
+        FewshotError: for a method that is not evaluated, or if it is not clear which is meant.
+
+    Returns:
+        Method -> its settings, only those that were given.
+    """
+    from fewshot.evaluation.methods import options_of
+
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in key_values(pairs).items():
+        method, dot, name = key.partition(".")
+        if dot and method not in methods:
+            raise FewshotError(
+                f"--set {key} is for {method}, which is not evaluated here; choose {', '.join(methods)}."
+            )
+        if not dot:
+            name = key
+            settings = {
+                each: [field.name for field in fields(kind)]
+                for each in methods
+                if (kind := options_of(each)) is not None
+            }
+            meant = [each for each, names in settings.items() if name in names] or [
+                each for each, names in settings.items() if names
+            ]
+            if len(meant) != 1:
+                raise FewshotError(
+                    f"--set {key} does not say for which method; write {'|'.join(meant or methods)}.{key}=VALUE."
+                )
+            method = meant[0]
+        found.setdefault(method, {})[name] = value
+    return found
+
+
+def chosen_seeds(seed: int | None, seeds: str | None) -> list[int]:
+    """The seeds that ``--seed`` or ``--seeds`` give; 0 without either."""
+    if seeds is None:
+        return [0 if seed is None else seed]
+    if seed is not None:
+        raise FewshotError("Give --seed or --seeds, not both.")
+    try:
+        return [int(text) for text in seeds.split(",")]
+    except ValueError:
+        raise FewshotError(f"--seeds {seeds} is not a list of whole numbers such as 0,1,2.") from None
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:

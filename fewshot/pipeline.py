@@ -14,6 +14,9 @@ import torch
 
 from fewshot import __version__
 from fewshot.adapters import ADAPTERS
+from fewshot.adapters.auto import AutoAdapter
+from fewshot.atlas import Prior
+from fewshot.auto import build_atlas, choose, locate
 from fewshot.errors import FewshotError
 from fewshot.features import Backbone, FeatureBank
 from fewshot.features.bank import BankEntry
@@ -35,7 +38,7 @@ def fit(
     backbone: Backbone,
     bank: FeatureBank,
     labels: dict[str, int] | None = None,
-    adapter: str = "contrastive",
+    adapter: str = "auto",
     options: dict[str, Any] | None = None,
     spec: SliceSpec = DEFAULT_SPEC,
     seed: int = 0,
@@ -64,10 +67,33 @@ def fit(
         raise FewshotError(f"No template shows {', '.join(missing)}; label it in one, or leave it out.")
     spec = resolve(spec, [template.volume for template in templates], backbone)
     fitted = ADAPTERS[adapter].create(backbone.dim, len(labels), options)
+    with_atlas = isinstance(fitted, AutoAdapter)
     samples = collect_samples(
-        templates, list(labels), spec=spec, backbone=backbone, bank=bank, seed=seed, progress=progress
+        templates,
+        list(labels),
+        spec=spec,
+        backbone=backbone,
+        bank=bank,
+        hard=with_atlas,
+        seed=seed,
+        progress=progress,
     )
     scores = fitted.fit(samples, seed=seed, progress=progress)
+    atlas = None
+    if isinstance(fitted, AutoAdapter):
+        atlas = build_atlas(templates, list(labels), spec, backbone.patch)
+        fitted.options, expected = choose(
+            fitted,
+            templates,
+            list(labels),
+            samples,
+            spec=spec,
+            backbone=backbone,
+            bank=bank,
+            seed=seed,
+            progress=progress,
+        )
+        scores |= expected
     return Model(
         adapter=fitted.eval(),
         labels=dict(labels),
@@ -78,6 +104,7 @@ def fit(
         parts=parts_per_label(templates, list(labels), spec, backbone.patch),
         templates=[template.volume.name for template in templates],
         scores=scores,
+        atlas=atlas,
     )
 
 
@@ -111,16 +138,26 @@ def predict(
         stack = SliceStack(volume, model.spec, patch=backbone.patch)
     with _timed(timings, "features"):
         entry = bank.features(stack, backbone, progress=progress)
+    notes = list(volume.notes) + list(stack.notes)
+    prior = None
+    if model.atlas and isinstance(model.adapter, AutoAdapter) and not stack.air.all():
+        with _timed(timings, "atlas"):
+            found = locate(model.atlas, stack, model.adapter.options.blur)
+        if found is None:
+            notes.append(
+                "The templates could not be registered with this image: labels are by appearance alone."
+            )
+        else:
+            prior, _ = found
     with _timed(timings, "adapter"):
         classes, certainty, maps = classify_slices(
-            stack, entry, model, probabilities=probabilities, progress=progress
+            stack, entry, model, prior=prior, probabilities=probabilities, progress=progress
         )
     with _timed(timings, "components"):
         parts = [_parts_to_keep(components, count) for count in model.parts]
         classes = keep_components(
             classes, parts, voxel_ml=float(np.prod(volume.spacing)) / 1000, min_ml=min_ml
         )
-    notes = list(volume.notes) + list(stack.notes)
     if stack.air.all():
         notes.append("The image is constant or all air: there was nothing to look for.")
     return Prediction.from_slices(
@@ -140,10 +177,14 @@ def classify_slices(
     entry: BankEntry,
     model: Model,
     *,
+    prior: Prior | None = None,
     probabilities: bool = False,
     progress: Progress = silent,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """The most probable class of every pixel of the volume's own in-plane grid.
+
+    Args:
+        prior: where labels lie by the registered templates, for the adapter that joins it with appearance.
 
     Returns:
         uint16 ``[S, rows, cols]`` classes (0 background, k the k-th label), float16 ``[S, rows, cols]``
@@ -158,6 +199,8 @@ def classify_slices(
         maps[..., 0] = 1  # air is background
     for index in np.flatnonzero(entry.rows >= 0):
         predicted = model.adapter.predict(entry.of_slice(index)[None], ys, xs)[0]
+        if prior is not None and isinstance(model.adapter, AutoAdapter):
+            predicted = model.adapter.join(predicted, torch.from_numpy(prior.of_slice(index)))
         best, choice = predicted.max(-1)
         classes[index], certainty[index] = choice.numpy(), best.numpy()
         if maps is not None:
@@ -202,6 +245,11 @@ def _provenance(model: Model, stack: SliceStack, entry: BankEntry, **settings: A
         "templates": model.templates,
         "spec": {**stack.spec.to_dict(), "plane": stack.plane},
         "features_from_bank": not entry.fresh,
+        **(
+            {"expected_dice": round(dice, 3)}
+            if (dice := model.scores.get("expected_dice")) is not None
+            else {}
+        ),
         **settings,
     }
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt, find_objects
 from torch import Tensor
 
 from fewshot.adapters.pixels import at_points
@@ -17,12 +18,20 @@ from fewshot.features import Backbone, BankEntry, FeatureBank
 from fewshot.localize import count_parts
 from fewshot.progress import Progress, silent
 from fewshot.volumes import SliceSpec, SliceStack, Volume
+from fewshot.volumes.sizes import label_radii
+from fewshot.volumes.volume import spacing_of
 
 PIXELS_PER_LABEL = 4000
 """Pixels drawn of one label from all templates together; more did not help and cost memory."""
 
 BACKGROUND_FACTOR = 2
 """Background pixels drawn, in terms of ``PIXELS_PER_LABEL``; the adapters balance them as they need."""
+
+NEAR_SHARE = 2 / 3
+"""Of hard background: the share that is drawn near the labels; the rest keeps far tissue from being taken for them."""
+
+NEAR_RADII, NEAR_PIXELS = 3.0, 4.0
+"""What counts as near: so many radii of a typical label, at least so many pixels."""
 
 MAX_PIXELS = 60_000
 """Of all labels together, so that 37 labels on a wide backbone still fit into memory."""
@@ -87,6 +96,7 @@ def collect_samples(
     spec: SliceSpec,
     backbone: Backbone,
     bank: FeatureBank,
+    hard: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Samples:
@@ -97,24 +107,32 @@ def collect_samples(
     Args:
         labels: names in class order; class k is ``labels[k - 1]``.
         spec: resolved slicing, the same for all templates.
+        hard: draw most of the background near the labels, where it has to be told from them.
     """
     generator = np.random.default_rng(seed)
     quota = min(PIXELS_PER_LABEL, MAX_PIXELS // (len(labels) + BACKGROUND_FACTOR))
-    quotas = np.array([quota * BACKGROUND_FACTOR] + [quota] * len(labels))
+    background = quota * BACKGROUND_FACTOR
+    near = round(background * NEAR_SHARE) if hard else 0
+    quotas = np.array([background - near] + [quota] * len(labels) + [near])
     stacks = [SliceStack(template.volume, spec, patch=backbone.patch) for template in templates]
     maps = [
         _known_classes(template, stack, labels) for template, stack in zip(templates, stacks, strict=True)
     ]
-    counts = sum(np.bincount(classes[classes >= 0], minlength=len(labels) + 1) for classes in maps)
+    strata = [
+        _with_surroundings(classes, stack, len(labels) + 1) if hard else classes
+        for classes, stack in zip(maps, stacks, strict=True)
+    ]
+    counts = sum(np.bincount(of[of >= 0], minlength=len(quotas)) for of in strata)
     shares = np.minimum(1, quotas / np.maximum(1, counts))
     parts, slice_offset = [], 0
-    for template, stack, classes in zip(templates, stacks, maps, strict=True):
+    for template, stack, classes in zip(templates, stacks, strata, strict=True):
         entry = bank.features(stack, backbone, progress=progress)
         possible = torch.tensor([True] + [name not in template.drawn for name in labels])
-        for target, share in enumerate(shares):
-            places = _draw(classes, target, share, generator)
+        for stratum, share in enumerate(shares):
+            places = _draw(classes, stratum, share, generator)
             if not len(places):
                 continue
+            target = stratum if stratum <= len(labels) else 0
             row = possible if target == 0 else torch.arange(len(labels) + 1) == target
             parts.append(
                 Samples(
@@ -158,7 +176,7 @@ def parts_per_label(
     return most
 
 
-def _class_map(template: Template, labels: Sequence[str]) -> np.ndarray:
+def class_map(template: Template, labels: Sequence[str]) -> np.ndarray:
     """int32 ``[X, Y, Z]``: 0 background, k the k-th of ``labels``, -1 a drawn label that is not among them."""
     lookup = np.zeros(int(template.labels.max()) + 1, np.int32)
     for name, value in template.names.items():
@@ -170,12 +188,30 @@ def _class_map(template: Template, labels: Sequence[str]) -> np.ndarray:
 
 def _known_classes(template: Template, stack: SliceStack, labels: Sequence[str]) -> np.ndarray:
     """int32 ``[S, rows, cols]``: the class of every pixel of which it is known, else -1."""
-    classes = stack.slices(_class_map(template, labels))
+    classes = stack.slices(class_map(template, labels))
     classes[stack.air] = -1  # a slice of air has no features
     if not template.complete:
         labelled = (stack.slices(template.labels) > 0).any((1, 2))
         classes[~labelled] = -1
     return classes
+
+
+def _with_surroundings(classes: np.ndarray, stack: SliceStack, stratum: int) -> np.ndarray:
+    """A class map ``[S, rows, cols]`` whose background near the labels is a stratum of its own."""
+    counts = np.bincount(classes[classes > 0], minlength=1)[1:]
+    boxes = find_objects((classes > 0).astype(np.int8))
+    if not boxes:
+        return classes
+    spacing = np.array(spacing_of(stack.affine))
+    radius = float(np.median(label_radii(counts[counts > 0], spacing[1:] if len(stack) == 1 else spacing)))
+    reach = max(NEAR_RADII * radius, NEAR_PIXELS * spacing[1:].min())
+    margin = np.ceil(reach / spacing).astype(int)
+    box = tuple(slice(max(0, of.start - m), of.stop + m) for of, m in zip(boxes[0], margin, strict=True))
+    result = classes.copy()
+    inside = result[box]  # a view: everything near lies in it
+    near = distance_transform_edt(inside <= 0, sampling=spacing) <= reach
+    inside[near & (inside == 0)] = stratum
+    return result
 
 
 def _draw(classes: np.ndarray, target: int, share: float, generator: np.random.Generator) -> np.ndarray:

@@ -42,6 +42,7 @@ def train(
     loss: Callable[[], Tensor],
     accuracy: Callable[[], float],
     progress: Progress,
+    to_the_end: bool = False,
 ) -> dict[str, float]:
     """Minimise ``loss`` until ``accuracy`` on held-out pixels no longer grows; keep the best state.
 
@@ -50,6 +51,7 @@ def train(
         loss: draws a batch and returns its mean loss.
         accuracy: balanced accuracy on held-out pixels, 0 to 1.
         progress: told after every epoch, with the accuracy and loss so far.
+        to_the_end: run all epochs and keep the last state, where held-out pixels of the same templates are no guide.
 
     Returns:
         ``accuracy`` of the kept state, and the ``epochs`` that were run.
@@ -71,7 +73,7 @@ def train(
         module.eval()
         with torch.no_grad():
             reached = accuracy()
-        if reached > best:
+        if reached > best or to_the_end:
             best, best_epoch, best_state = reached, epoch, copy.deepcopy(module.state_dict())
         progress("train", epoch, options.epochs, accuracy=max(best, 0.0), loss=total / options.steps)
         if epoch - best_epoch >= options.patience:

@@ -34,11 +34,12 @@ class Annotator:
     MODELS: ClassVar[dict[str, str]] = {
         "fewshot_basic": "basic",
         "fewshot_classification": "classification",
-        "fewshot": "contrastive",
+        "fewshot_contrastive": "contrastive",
+        "fewshot": "auto",
     }
     """The app's models and the adapters behind them, the one to be drawn last."""
 
-    TRAINED: ClassVar[tuple[str, ...]] = ("fewshot", "fewshot_classification")
+    TRAINED: ClassVar[tuple[str, ...]] = ("fewshot", "fewshot_contrastive", "fewshot_classification")
     """The basic adapter compares with the template's features and has nothing to train."""
 
     def __init__(self, client: Client, truth: Dataset, place: DemoFolder) -> None:

@@ -23,7 +23,7 @@ from fewshot.demo.server import Server
 from fewshot.errors import FewshotError
 
 FLOOR = 0.4
-"""Mean Dice of the contrastive adapter below which something is broken: eight seeds gave 0.47 to 0.71."""
+"""Mean Dice of the default adapter below which something is broken: eight seeds gave 0.47 to 0.71."""
 
 BACKBONE = "embedded"
 """The backbone that comes with the project: nothing is downloaded, and every machine finds the same."""
@@ -106,7 +106,7 @@ def _report(rows: list[Row], place: DemoFolder, template: str, slices: int) -> N
     """Table to stdout, numbers to the folder.
 
     Raises:
-        FewshotError: the contrastive adapter stays below the floor.
+        FewshotError: the default adapter stays below the floor.
     """
     others = len({row.case for row in rows})
     stdout.print(f"Found in {others} unseen studies, from {slices} labelled slices of {template} (Dice):")
@@ -114,10 +114,10 @@ def _report(rows: list[Row], place: DemoFolder, template: str, slices: int) -> N
     stdout.print(f"The first request for a study computes its features: {mean_first_seconds(rows):.1f} s.")
     write_results(place.results, results(rows, dataset="phantoms", templates=[template], backbone=BACKBONE))
     errors.print(f"Pictures: {place.pictures}\nNumbers:  {place.results}", highlight=False, soft_wrap=True)
-    score = mean_dice(rows, adapter="contrastive")
+    score = mean_dice(rows, adapter="auto")
     if score is None or score < FLOOR:
         raise FewshotError(
-            f"The mean Dice of the contrastive adapter is {score or 0:.2f}, and below {FLOOR} something is broken: "
+            f"The mean Dice of the default adapter is {score or 0:.2f}, and below {FLOOR} something is broken: "
             f"look at {place.pictures}."
         )
 

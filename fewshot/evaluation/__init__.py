@@ -1,9 +1,11 @@
 """How good a few templates are on a dataset: protocol, metrics, summary, report."""
 
 from fewshot.evaluation.metrics import LabelScores, label_scores
-from fewshot.evaluation.protocol import REFINERS, evaluate
+from fewshot.evaluation.protocol import evaluate
+from fewshot.evaluation.refiners import REFINERS
 from fewshot.evaluation.report import write_report
-from fewshot.evaluation.summary import print_summary, summarise, summarise_cases, summary_table
+from fewshot.evaluation.summary import summarise, summarise_cases
+from fewshot.evaluation.table import print_summary, summary_table
 from fewshot.evaluation.templates import sample_templates
 
 __all__ = [

@@ -2,198 +2,192 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
+from markupsafe import Markup
 
 from fewshot.dataset import Dataset
-from fewshot.evaluation.boxplot import box_plot
+from fewshot.evaluation import report_methods, report_tables
+from fewshot.evaluation.charts import Mark, box_plot, interval_plot, scatter_plot
+from fewshot.evaluation.crops import STRIDE
+from fewshot.evaluation.report_confusion import heat_map
+from fewshot.evaluation.report_methods import Method, Results
+from fewshot.evaluation.report_pictures import dice_by_label, label_order, make_pictures
 from fewshot.evaluation.store import write_text
-from fewshot.evaluation.summary import HEADERS, case_means, notices, score_cells, spread, summarise_cases
-from fewshot.pictures import overlay
-from fewshot.volumes import SliceSpec, Volume, read_labels
+from fewshot.evaluation.table import ALL, notices
+from fewshot.volumes import SliceSpec
 
-PICTURE_PX = 320
-"""Longer side of a slice in a picture."""
+FEW_LABELS = 12
+"""Up to so many labels the box plots are unfolded."""
 
-WEBP_QUALITY = 80
-"""A tenth of the size of a PNG; contours stay sharp."""
-
-
-def prediction_path(folder: Path, adapter: str, case: str) -> Path:
-    """Where an evaluation keeps a predicted label map."""
-    return folder / "predictions" / adapter / f"{case}.nii.gz"
+ELSEWHERE = ("spec", "labels", "templates", "shots", "version")
+"""Settings that the page names in other places."""
 
 
 def write_report(folder: Path | str, dataset: Dataset) -> Path:
-    """Write `report.html` beside `results.json`, with pictures, style and plot inside the one file.
+    """Write `report.html` beside `results.json`, with pictures, style and charts inside the one file.
 
     Args:
         folder: the output folder of `evaluate`.
         dataset: whose images and label maps the pictures show.
 
     Raises:
-        FewshotError: an image of the dataset can no longer be read.
+        FewshotError: an image, label map or prediction can no longer be read.
 
     Returns:
         The path of the report.
     """
     folder = Path(folder)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    means = case_means(results["rows"])
-    dice = {
-        adapter: {case: of["dice"] for case, of in cases.items() if of["dice"] is not None}
-        for adapter, cases in means.items()
-    }
-    page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    html = environment.from_string(page).render(
-        results=results,
-        count=len({row["case"] for row in results["rows"]}),
-        notices=notices(results),
-        headers=HEADERS[2:],
-        overall=[(adapter, score_cells(of)) for adapter, of in summarise_cases(results["rows"]).items()],
-        plot=box_plot(dice, title="Dice per case, one box per adapter"),
-        adapters=list(results["summary"]),
-        labels=_label_table(results),
-        pictures=_pictures(folder, dataset, results, dice),
-        seconds=_seconds(results),
-        settings=_settings(results),
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    # where a long name may break: behind what joins its words
+    environment.filters["parts"] = lambda name: re.findall(r"[^_+./ -]*[_+./ -]?", name)[:-1]
+    html = environment.get_template("report.html").render(**_content(folder, dataset, results))
     write_text(folder / "report.html", html)
     return folder / "report.html"
 
 
-def extremes(dice: Mapping[str, float]) -> dict[str, str]:
-    """The cases with the best, the median and the worst Dice: rank -> case; fewer where there are fewer."""
-    order = sorted(dice, key=lambda case: (-dice[case], case))
-    if not order:
-        return {}
-    ranks = {"best": order[0], "worst": order[-1], "median": order[len(order) // 2]}
-    distinct = {case: rank for rank, case in reversed(ranks.items())}
-    return {rank: ranks[rank] for rank in ("best", "median", "worst") if distinct[ranks[rank]] == rank}
+def _content(folder: Path, dataset: Dataset, results: Results) -> dict[str, Any]:
+    """What the template shows, in its order."""
+    methods = report_methods.methods(results)
+    labels = list(dict.fromkeys(label for method in methods for label in method.labels))
+    lead = dice_by_label(results, methods[0].name) if methods else {}
+    headers, overall = report_tables.overall_table(methods)
+    _, unfolded = label_order(lead)
+    return {
+        "results": results,
+        "facts": _facts(results, labels),
+        "outcome": report_methods.outcome(methods),
+        "notices": notices(results),
+        "methods": methods,
+        "labels": labels,
+        "headers": headers,
+        "overall": overall,
+        "intervals": _intervals(methods),
+        "scatter": _scatter(methods),
+        "boxes": _boxes(results, methods, labels),
+        "few_labels": len(labels) <= FEW_LABELS,
+        "label_rows": report_tables.label_table(methods, labels),
+        "pictures": make_pictures(folder, dataset, results, [of.name for of in methods], lead),
+        "labels_with_pictures": len(lead),
+        "unfolded": unfolded,
+        "stride": STRIDE,
+        "heat_maps": [
+            (number, heat_map(results["confusion"][of.name]))
+            for number, of in enumerate(methods)
+            if results["confusion"].get(of.name)
+        ],
+        "expected": report_tables.expected_table(results, methods),
+        "settings": _settings(results),
+    }
 
 
-def _pictures(
-    folder: Path, dataset: Dataset, results: Mapping[str, Any], dice: Mapping[str, Mapping[str, float]]
-) -> list[tuple[str, list[dict[str, str]]]]:
-    """Overlays of the extreme cases of each adapter; every case is read once."""
-    picked: dict[str, list[tuple[str, str]]] = {}
-    for adapter, of in dice.items():
-        for rank, case in extremes(of).items():
-            picked.setdefault(case, []).append((adapter, rank))
-    figures: dict[tuple[str, str], dict[str, str]] = {}
-    for case, wanted in picked.items():
-        there = [
-            (adapter, rank) for adapter, rank in wanted if prediction_path(folder, adapter, case).is_file()
-        ]
-        if not there or case not in dataset.labelled:
-            continue
-        volume = dataset.volume(dataset.cases[case])
-        truth = dataset.label_map(dataset.cases[case], volume)
-        for adapter, rank in there:
-            labels = read_labels(prediction_path(folder, adapter, case), volume)
-            scores = {
-                row["label"]: row["dice"]
-                for row in results["rows"]
-                if (row["case"], row["adapter"]) == (case, adapter)
-            }
-            data = _picture(f"{case}, {adapter}", volume, labels, truth, scores, results["settings"])
-            figures[adapter, rank] = {
-                "rank": rank,
-                "case": case,
-                "dice": f"{dice[adapter][case]:.2f}",
-                "data": data,
-            }
+def _facts(results: Results, labels: Sequence[str]) -> list[tuple[str, str]]:
+    """What was measured, as the head of the page lists it."""
+    runs, seeds = results["runs"], results["seeds"]
+    templates = [f"seed {run['seed']}: {', '.join(run['templates'])}" for run in runs]
     return [
-        (adapter, [figures[adapter, rank] for rank in extremes(of) if (adapter, rank) in figures])
-        for adapter, of in dice.items()
+        ("templates", f"{results['shots']} per seed" if len(seeds) > 1 else str(results["shots"])),
+        ("cases", str(len({row["case"] for row in results["rows"]}))),
+        ("labels", str(len(labels))),
+        ("seeds", ", ".join(map(str, seeds))),
+        ("backbone", results["backbone"]),
+        ("template cases", "; ".join(templates) if len(runs) > 1 else ", ".join(results["templates"])),
     ]
 
 
-def _picture(
-    title: str,
-    volume: Volume,
-    labels: np.ndarray,
-    truth: np.ndarray,
-    scores: Mapping[str, float | None],
-    settings: Mapping[str, Any],
-) -> str:
-    """An overlay as a data URI."""
-    from PIL import Image
+def _mark(method: Method) -> Mark:
+    return Mark(method.name, method.colour, method.baseline)
 
-    spec = replace(SliceSpec.from_dict(settings["spec"]), size=PICTURE_PX, pixel_mm=None)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = overlay(
-            volume,
-            labels,
-            settings["labels"],
-            Path(scratch) / "overlay.png",
-            truth=truth,
-            scores=scores,
-            title=title,
-            spec=spec,
+
+def _intervals(methods: Iterable[Method]) -> Markup | None:
+    values = [(_mark(of), of.dice, of.interval) for of in methods if of.dice is not None]
+    return Markup(interval_plot(values, title="Mean Dice and its interval per method")) if values else None  # noqa: S704
+
+
+def _scatter(methods: Iterable[Method]) -> Markup | None:
+    points = [(_mark(of), of.total, of.dice) for of in methods if of.dice is not None and of.total]
+    if not points:
+        return None
+    chart = scatter_plot(
+        points, title="Mean Dice against seconds", across="seconds per new study", up="mean Dice"
+    )
+    return Markup(chart)  # noqa: S704
+
+
+def _boxes(results: Results, methods: Sequence[Method], labels: Sequence[str]) -> list[tuple[str, Markup]]:
+    """Name and chart of each label that has a value; all labels together come first where there are several."""
+    dice, studies = report_methods.case_dice(results["rows"]), report_methods.study_dice(results["rows"])
+    groups = [(label, {name: of.get(label, {}) for name, of in dice.items()}) for label in labels]
+    groups = [(label, of) for label, of in groups if any(of.values())]
+    if len(groups) > 1:
+        groups.insert(0, (ALL, studies))
+    return [
+        (
+            label,
+            Markup(  # noqa: S704
+                box_plot(
+                    [(_mark(of), cases.get(of.name, {})) for of in methods], title=f"Dice per case, {label}"
+                )
+            ),
         )
-        packed = io.BytesIO()
-        with Image.open(path) as picture:
-            picture.convert("RGB").save(packed, "WEBP", quality=WEBP_QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}"
+        for label, cases in groups
+    ]
 
 
-def _label_table(results: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Label -> one cell per adapter; the best mean Dice of a label is marked where there is a choice."""
-    summary = results["summary"]
-    table = []
-    for label in dict.fromkeys(label for of in summary.values() for label in of):
-        values = [of.get(label) for of in summary.values()]
-        means = [of["dice_mean"] for of in values if of and of["dice_mean"] is not None]
-        cells = [
-            {
-                "dice": spread(of, "dice", 2) if of else "–",
-                "iou": spread(of, "iou", 2) if of else "",
-                "best": bool(of) and len(means) > 1 and of["dice_mean"] == max(means),
-            }
-            for of in values
-        ]
-        table.append((label, cells))
-    return table
-
-
-def _seconds(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Seconds per stage: fitting per adapter, the others as a mean over the cases."""
-    lines = [(f"fit {adapter}", f"{of['seconds']:.2f}") for adapter, of in results["models"].items()]
-    for stage in ("read", "features"):
-        spent = [of[stage] for of in results["stages"].values()]
-        if spent:
-            lines.append((f"{stage}, per case", f"{sum(spent) / len(spent):.2f}"))
-    for adapter, of in summarise_cases(results["rows"]).items():
-        lines.append((f"predict {adapter}, per case", f"{of['seconds_mean']:.2f}"))
-    return lines
-
-
-def _settings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the report lists below the command: the settings on which all rows depend."""
-    settings = results["settings"]
-    spec = next((of["spec"] for of in results["models"].values()), settings["spec"])
-    slices = ", ".join(f"{key} {value}" for key, value in spec.items() if value is not None)
+def _settings(results: Results) -> list[tuple[str, str]]:
+    """What the report lists below the command: what all rows depend on, and with which packages they were made."""
+    shown = {key: of for key, of in results["settings"].items() if key not in ELSEWHERE}
+    specs = [of["spec"] for of in results["models"] if of.get("spec")] or [results["settings"]["spec"]]
+    known = SliceSpec.from_dict(specs[0]).to_dict()
     lines = [
-        ("templates", ", ".join(results["templates"])),
-        ("labels", ", ".join(settings["labels"])),
-        ("slices", slices),
-        ("backbone", " ".join(map(str, settings["backbone"]))),
+        ("slices", ", ".join(f"{key} {_text(value)}" for key, value in known.items() if value is not None)),
+        *((key, _text(value)) for key, value in shown.items()),
         *(
-            (key, str(settings[key]))
-            for key in ("seed", "components", "refine", "complete", "modality", "version")
+            (f"options of {name}", json.dumps(of, ensure_ascii=False))
+            for name, of in results["options"].items()
+            if of
         ),
-        *((f"options of {adapter}", json.dumps(of)) for adapter, of in results["options"].items() if of),
+        *_template_slices(results),
+        *((of["adapter"], _text(of["provenance"])) for of in _once(results["models"]) if of["provenance"]),
+        ("versions", ", ".join(f"{name} {version}" for name, version in results["versions"].items())),
+        ("created", results["created"]),
         ("signature", results["signature"]),
     ]
     return [(name, value) for name, value in lines if value]
+
+
+def _template_slices(results: Results) -> Iterable[tuple[str, str]]:
+    for run in results["runs"]:
+        if run.get("template_slices"):
+            slices = (f"{case}: {', '.join(map(str, of))}" for case, of in run["template_slices"].items())
+            yield f"template slices, seed {run['seed']}", "; ".join(slices)
+
+
+def _once(models: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    """Each adapter's first model."""
+    return {of["adapter"]: of for of in reversed([*models])}.values()
+
+
+def _text(value: Any) -> str:
+    """A setting as people write it; empty where it says nothing."""
+    if value is None or value == [] or value == {}:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_text, value)))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

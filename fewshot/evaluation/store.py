@@ -5,32 +5,40 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fewshot.errors import FewshotError
-from fewshot.evaluation.summary import summarise
+from fewshot.evaluation.journal import LISTS, Record, concluded, merge
+from fewshot.evaluation.refiners import REFINERS
+from fewshot.evaluation.summary import method_of, summarise, summarise_cases
+
+Unit = tuple[int, str, str, str]
+"""What is predicted at a time: seed, case, adapter or baseline, refiner."""
 
 
 class ResultStore:
-    """The results of one evaluation folder, written after every case.
+    """The results of one evaluation folder.
 
-    Rows that are already there are kept if they were made with the same settings from the same files; the
-    results of other settings are moved to `results-SIGNATURE.json` beside it.
+    What comes in is appended to a journal at once, so that a process may be killed at any moment; `write` gathers it
+    in results.json, which names the journal that continues it. Rows that are already there are kept if they were
+    made with the same settings from the same files; the results of other settings are moved to
+    `results-SIGNATURE.json` beside it.
 
     Args:
         folder: where results.json lies.
         about: what results.json begins with; nothing depends on it.
         settings: everything that all rows depend on; JSON values.
-        options: adapter -> its options, everything that its rows depend on besides.
+        options: adapter or baseline -> its options, everything that its rows depend on besides.
         stamps: case -> a text that changes with its files.
+        names: all labels, for the confusion matrix.
+        versions: package -> version.
 
     Attributes:
-        rows: one per case, adapter and label.
-        models: adapter -> what is known about its fitted model.
-        stages: case -> seconds to read it and to compute its features.
-        failed: case -> why it has no rows; of this run alone.
+        failed: what has no rows -> why; of this run alone.
 
     Raises:
         FewshotError: results.json is damaged.
@@ -44,63 +52,207 @@ class ResultStore:
         settings: Mapping[str, Any],
         options: Mapping[str, Mapping[str, Any]],
         stamps: Mapping[str, str],
+        names: Collection[str] = (),
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.path = folder / "results.json"
         self.signature = hashlib.blake2b(_canonical(settings).encode(), digest_size=8).hexdigest()
         self.about = dict(about)
         self.settings = dict(settings)
-        self.options = {adapter: dict(of) for adapter, of in options.items()}
+        self.options = {name: dict(of) for name, of in options.items()}
         self.stamps = dict(stamps)
-        self.rows: list[dict[str, Any]] = []
-        self.models: dict[str, dict[str, Any]] = {}
-        self.stages: dict[str, dict[str, float]] = {}
+        self.names = list(names)
+        self.versions = dict(versions or {})
         self.failed: dict[str, str] = {}
-        self._resume()
+        self.rows: list[Record] = []
+        self.timings: list[Record] = []
+        self.confusions: list[Record] = []
+        self.digests: dict[str, Record] = {}
+        self._models: dict[tuple[int, str], Record] = {}
+        self._runs: dict[int, Record] = {}
+        self._journal: Path | None = None
+        old = self._read()
+        if old and old["signature"] != self.signature:
+            _write_json(folder / f"results-{old['signature']}.json", concluded(old))
+            self.path.unlink()
+        elif old:
+            self._resume(old)
+        self._done = {_unit(row) for row in self.rows}
+        self.write(journal=True)
 
-    def _resume(self) -> None:
-        try:
-            old = json.loads(self.path.read_text(encoding="utf-8"))
-            signature = str(old["signature"])
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FewshotError(
-                f"{self.path} holds no results of an evaluation: move it away or give another folder."
-            ) from error
-        if signature != self.signature:
-            self.path.replace(self.folder / f"results-{signature}.json")
-            return
-        self.options = old["options"] | self.options
-        kept = {adapter for adapter in self.options if old["options"].get(adapter) == self.options[adapter]}
-        self.stamps = old["stamps"] | self.stamps
-        fresh = {case for case in self.stamps if old["stamps"].get(case) == self.stamps[case]}
-        self.rows = [row for row in old["rows"] if row["adapter"] in kept and row["case"] in fresh]
-        self.models = {adapter: of for adapter, of in old["models"].items() if adapter in kept}
-        self.stages = {case: of for case, of in old["stages"].items() if case in fresh}
+    def has(self, unit: Unit) -> bool:
+        """Whether the rows of a unit are there."""
+        return unit in self._done
 
-    def has(self, case: str, adapter: str) -> bool:
-        """Whether the rows of a case and an adapter are there."""
-        return any(row["case"] == case and row["adapter"] == adapter for row in self.rows)
+    def model(self, seed: int, name: str) -> Record | None:
+        """What is known about a fitted adapter or baseline."""
+        return self._models.get((seed, name))
 
-    def write(self) -> dict[str, Any]:
-        """Write results.json in one piece and return its content."""
+    def models(self) -> list[Record]:
+        """All of them, by seed, in the order of the options."""
         order = list(self.options)
-        self.rows.sort(key=lambda row: (row["case"], order.index(row["adapter"])))
+        return [
+            self._models[key] for key in sorted(self._models, key=lambda key: (key[0], order.index(key[1])))
+        ]
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Tell the templates of a seed; what was made with others is dropped.
+
+        Args:
+            run: an entry of `runs`, with "digests" of the templates as they are used.
+        """
+        seed = run["seed"]
+        old = self._runs.get(seed)
+        if old is not None and old["digests"] != run["digests"]:
+            self.forget(seed)
+        self._runs[seed] = dict(run)
+        self._append({"runs": [run]})
+
+    def forget(self, seed: int, name: str | None = None) -> None:
+        """Drop what was made with a seed, or with an adapter or baseline and a seed."""
+
+        def stays(entry: Mapping[str, Any]) -> bool:
+            return entry["seed"] != seed or name not in (None, entry["adapter"])
+
+        for key in LISTS:
+            setattr(self, key, [entry for entry in getattr(self, key) if stays(entry)])
+        self._models = {key: of for key, of in self._models.items() if stays(of)}
+        self._done = {_unit(row) for row in self.rows}
+        self.write(journal=True)
+
+    def add_model(self, record: Record) -> None:
+        """Note an adapter or baseline that has been fitted, with its "seed" and "adapter"."""
+        self._models[record["seed"], record["adapter"]] = record
+        self._append({"models": [record]})
+
+    def add(
+        self,
+        unit: Unit,
+        rows: Iterable[Record],
+        timing: Record,
+        voxels: Record,
+        digests: Mapping[str, Record],
+    ) -> None:
+        """Note the result of a unit.
+
+        Args:
+            unit: what was predicted.
+            rows: one per label, without the unit's own columns.
+            timing: seconds per stage.
+            voxels: confusion matrix.
+            digests: case -> digests of the voxels that were read.
+        """
+        common = dict(zip(("seed", "case", "adapter", "refine"), unit, strict=True))
+        added: dict[str, list[Record]] = {
+            "rows": [common | row for row in rows],
+            "timings": [common | timing],
+            "confusions": [{**common, "voxels": voxels}],
+        }
+        for key, entries in added.items():
+            getattr(self, key).extend(entries)
+        self.digests.update(digests)
+        self._done.add(unit)
+        self._append({**added, "digests": dict(digests)})
+
+    def write(self, *, journal: bool = False) -> Record:
+        """Write results.json in one piece and return its content.
+
+        Args:
+            journal: whether more will come.
+        """
+        order, refiners = list(self.options), list(REFINERS)
+
+        def place(entry: Record) -> tuple[int, int]:
+            return order.index(entry["adapter"]), refiners.index(entry["refine"])
+
+        for key in LISTS:
+            getattr(self, key).sort(key=lambda entry: (entry["seed"], entry["case"], *place(entry)))
+        by_method = sorted(self.rows, key=place)
+        runs = [self._runs[seed] for seed in sorted(self._runs)]
+        old, self._journal = (
+            self._journal,
+            self.folder / f".results-{uuid.uuid4().hex[:12]}.jsonl" if journal else None,
+        )
         results = {
             **self.about,
+            "templates": list(dict.fromkeys(name for run in runs for name in run["templates"])),
+            "labels_without_template": [
+                name for name in self.names if any(name in run["labels_without_template"] for run in runs)
+            ],
+            "seeds": [run["seed"] for run in runs],
+            "runs": runs,
             "rows": self.rows,
-            "summary": summarise(self.rows),
-            "models": self.models,
-            "stages": self.stages,
+            "summary": summarise(by_method),
+            "overall": summarise_cases(by_method),
+            "models": self.models(),
+            "timings": self.timings,
+            "confusion": _summed(sorted(self.confusions, key=place), ["background", *self.names]),
+            "confusions": self.confusions,
             "failed": self.failed,
             "settings": self.settings,
             "options": self.options,
             "stamps": self.stamps,
+            "digests": dict(sorted(self.digests.items())),
             "signature": self.signature,
+            "versions": self.versions,
+            "journal": self._journal.name if self._journal else None,
         }
-        write_text(self.path, json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        _write_json(self.path, results)
+        if old:
+            old.unlink(missing_ok=True)
         return results
+
+    def _append(self, entry: Record) -> None:
+        """Add a line to the journal."""
+        if self._journal is None:
+            raise ValueError("The results are closed.")
+        with self._journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def _read(self) -> Record | None:
+        """What results.json and its journal hold together; None if there is none."""
+        try:
+            old = json.loads(self.path.read_text(encoding="utf-8"))
+            old["signature"] = str(old["signature"])
+            journal = old.get("journal")
+        except FileNotFoundError:
+            old, journal = None, None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FewshotError(
+                f"{self.path} holds no results of an evaluation: move it away or give another folder."
+            ) from error
+        if journal:
+            with suppress(FileNotFoundError):
+                merge(old, (self.folder / journal).read_text(encoding="utf-8", errors="replace"))
+        return old
+
+    def _resume(self, old: Record) -> None:
+        """Take over what still holds."""
+        self.options = old["options"] | self.options
+        kept = {name for name in self.options if old["options"].get(name) == self.options[name]}
+        self.stamps = old["stamps"] | self.stamps
+        fresh = {case for case in self.stamps if old["stamps"].get(case) == self.stamps[case]}
+        for key in LISTS:
+            setattr(self, key, [of for of in old[key] if of["adapter"] in kept and of["case"] in fresh])
+        self.digests = {case: of for case, of in old["digests"].items() if case in fresh}
+        self._models = {(of["seed"], of["adapter"]): of for of in old["models"] if of["adapter"] in kept}
+        self._runs = {run["seed"]: run for run in old["runs"]}
+        for package, version in old["versions"].items() if self.rows else ():
+            here = self.versions.get(package, version)
+            self.versions[package] = version if here in version.split(", ") else f"{version}, {here}"
+        if old.get("journal"):
+            self._journal = self.folder / old["journal"]  # gathered by the first `write`
+
+
+def prediction_path(folder: Path, method: str, case: str, seed: int) -> Path:
+    """Where an evaluation keeps a predicted label map; `method` is named as in the summary."""
+    return folder / f"seed-{seed}" / "predictions" / method / f"{case}.nii.gz"
+
+
+def model_path(folder: Path, adapter: str, seed: int) -> Path:
+    """Where an evaluation keeps a fitted adapter."""
+    return folder / f"seed-{seed}" / "models" / f"{adapter}.safetensors"
 
 
 def file_stamp(*paths: Path | None) -> str:
@@ -118,6 +270,25 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _summed(confusions: Iterable[Record], names: list[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """The confusion matrix of each method over all its cases and seeds, with the pairs that do not occur."""
+    summed: dict[str, dict[str, dict[str, int]]] = {}
+    for entry in confusions:
+        table = summed.setdefault(method_of(entry), {name: dict.fromkeys(names, 0) for name in names})
+        for truth, row in entry["voxels"].items():
+            for predicted, voxels in row.items():
+                table[truth][predicted] += voxels
+    return summed
+
+
+def _unit(row: Mapping[str, Any]) -> Unit:
+    return row["seed"], row["case"], row["adapter"], row["refine"]
+
+
+def _write_json(path: Path, content: Record) -> None:
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _canonical(settings: Mapping[str, Any]) -> str:

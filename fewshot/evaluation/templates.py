@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,10 +23,10 @@ def shuffled_cases(dataset: Dataset, seed: int) -> list[Case]:
 def sample_templates(dataset: Dataset, shots: int, *, seed: int = 0) -> list[Case]:
     """Draw templates: the first shuffled cases that hold all labels, else those that add most labels.
 
-    Label maps are read until enough cases with all labels are found.
+    Label maps are read until enough cases with all labels are found. A case that cannot be read is not drawn.
 
     Raises:
-        FewshotError: fewer labelled cases than shots.
+        FewshotError: fewer labelled cases that can be read than shots.
     """
     order = shuffled_cases(dataset, seed)
     if not 1 <= shots <= len(order):
@@ -36,29 +36,41 @@ def sample_templates(dataset: Dataset, shots: int, *, seed: int = 0) -> list[Cas
     held: dict[Case, set[int]] = {}
     full: list[Case] = []
     for case in order:
-        held[case] = set(np.unique(dataset.label_map(case, dataset.volume(case))).tolist()) - {0}
+        try:
+            labels = dataset.label_map(case, dataset.volume(case))
+        except FewshotError:
+            continue  # whoever predicts it will say what is wrong with it
+        held[case] = set(np.unique(labels).tolist()) - {0}
         full += [case] if len(held[case]) == len(dataset.labels) else []
         if len(full) == shots:
             return full
+    if len(held) < shots:
+        raise FewshotError(
+            f"{shots} templates cannot be drawn from {dataset.folder}: of its {len(order)} labelled cases "
+            f"{len(held)} can be read."
+        )
     drawn: list[Case] = []
     seen: set[int] = set()
     for _ in range(shots):
-        rest = [case for case in order if case not in drawn]
+        rest = [case for case in held if case not in drawn]
         drawn.append(max(rest, key=lambda case: (len(held[case] - seen), len(held[case]))))
         seen |= held[drawn[-1]]
     return drawn
 
 
-def read_templates(dataset: Dataset, cases: Sequence[Case]) -> tuple[list[Template], list[str]]:
-    """Read the templates, with the names that at least one of them holds.
+def only_held(templates: Sequence[Template], labels: Mapping[str, int]) -> tuple[list[Template], list[str]]:
+    """The templates, named by the labels that at least one of them holds.
+
+    Args:
+        templates: labelled volumes.
+        labels: name -> value of all labels that are asked for.
 
     Returns:
         The templates, and the names that none of them holds: nothing can be learned about those.
     """
-    templates = [dataset.template(case) for case in cases]
     held = set(label_names(templates))
-    names = {name: value for name, value in dataset.labels.items() if name in held}
+    names = {name: value for name, value in labels.items() if name in held}
     return (
         [replace(template, names=names) for template in templates],
-        [name for name in dataset.labels if name not in held],
+        [name for name in labels if name not in held],
     )

@@ -21,13 +21,19 @@ DAMAGE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataE
 NIFTI2_HEADER = 540
 VECTOR_INTENTS = (1007, 2003, 2004)
 """NIfTI's codes for vector, RGB and RGBA voxels; ITK writes colour as the first."""
+UNPLACED = "position and direction unknown"
+"""In the notes of a volume whose file does not say where its voxels lie."""
 
 
-def read_nifti(path: Path) -> Raw:
+def read_nifti(path: Path, *, channel: int | None = None) -> Raw:
     """Read a NIfTI file, with colour as channels and missing or singular geometry mended.
 
+    Args:
+        path: The file.
+        channel: Which of `count_channels` volumes along the fourth axis; None refuses files with several.
+
     Raises:
-        FewshotError: The file is damaged, has fewer than two axes or more than one volume.
+        FewshotError: The file is damaged, has fewer than two axes, or more than one volume.
     """
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
@@ -38,6 +44,8 @@ def read_nifti(path: Path) -> Raw:
         raise damaged(path, error) from error
     header = image.header
     array, channels = _split_channels(array, int(header["intent_code"]))
+    if channel is not None and not channels and array.ndim == 4:
+        array = array[..., channel]
     spatial = array.shape[:-1] if channels else array.shape
     if len(spatial) < 2:
         raise FewshotError(f"{path} has {len(spatial)} axis; give an image with two or three.")
@@ -47,6 +55,20 @@ def read_nifti(path: Path) -> Raw:
     array = array.reshape(*kept, array.shape[-1]) if channels else array.reshape(kept)
     affine, placed, notes = _affine(header, kept)
     return Raw(array, affine, channels=channels, placed=placed, notes=notes)
+
+
+def count_channels(path: Path) -> int:
+    """How many volumes a NIfTI file has along its fourth axis, by its header alone.
+
+    Raises:
+        FewshotError: The file is damaged.
+    """
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            shape = _kind(file).from_stream(file).shape
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+    return int(shape[3]) if len(shape) == 4 else 1
 
 
 def _kind(file: BinaryIO | gzip.GzipFile) -> type[nib.Nifti1Image]:
@@ -75,9 +97,9 @@ def _affine(header: nib.Nifti1Header, shape: tuple[int, ...]) -> tuple[np.ndarra
             affine = np.zeros((4, 4))
         if is_regular(affine):
             return affine, True, ()
-        note = "the affine is singular: position and direction unknown, spacing taken from the header"
+        note = f"the affine is singular: {UNPLACED}, spacing taken from the header"
     else:
-        note = "the file has no affine: position and direction unknown, spacing taken from the header"
+        note = f"the file has no affine: {UNPLACED}, spacing taken from the header"
     spacing = np.ones(3)
     zooms = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
     usable = np.isfinite(zooms) & (zooms > 0)

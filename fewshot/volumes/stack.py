@@ -74,6 +74,16 @@ class SliceStack:
         rows, cols = self.content
         return -(-rows // self.patch), -(-cols // self.patch)
 
+    @property
+    def axis(self) -> int:
+        """The array axis along which the slices are stacked."""
+        return int(np.argmin(self._orientation[:, 0]))
+
+    @property
+    def upright(self) -> bool:
+        """Whether slices are numbered as along that axis, not from its other end."""
+        return bool(self._orientation[self.axis, 1] > 0)
+
     @cached_property
     def limits(self) -> tuple[float, float]:
         """Values of the volume that are black and white in every slice."""
@@ -113,6 +123,17 @@ class SliceStack:
         """A volume's array [X, Y, Z] as native slices [S, rows, cols]: reordered and flipped only."""
         self._expect(array, self.volume.shape)
         return np.asarray(apply_orientation(array, self._orientation))
+
+    def slices_of_box(
+        self, box: tuple[slice, slice, slice], values: np.ndarray
+    ) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+        """A part of an array [X, Y, Z], given by its place and values, as a part of `slices` of that array."""
+        turned = [slice(0)] * 3
+        for axis, (target, flip) in enumerate(self._orientation):
+            start, stop = box[axis].start, box[axis].stop
+            side = self.volume.shape[axis]
+            turned[int(target)] = slice(start, stop) if flip > 0 else slice(side - stop, side - start)
+        return (turned[0], turned[1], turned[2]), np.asarray(apply_orientation(values, self._orientation))
 
     def restore(self, slices: np.ndarray) -> np.ndarray:
         """Native slices [S, rows, cols] as an array [X, Y, Z]: the exact inverse of `slices`."""

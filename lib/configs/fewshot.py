@@ -1,4 +1,4 @@
-"""The contrastive adapter."""
+"""The default adapter."""
 
 from typing import ClassVar
 
@@ -6,10 +6,10 @@ from lib.configs.adapter import AdapterConfig
 
 
 class FewshotConfig(AdapterConfig):
-    """Finds what the templates show, by a small network that compares pixels with theirs."""
+    """Finds what the templates show, by how it looks and by where it lies in the registered templates."""
 
-    adapter: ClassVar[str] = "contrastive"
+    adapter: ClassVar[str] = "auto"
     description: ClassVar[str] = (
-        "Finds what the templates show, by a small network that compares pixels with theirs"
+        "Finds what the templates show, by how it looks and by where it lies in the registered templates"
     )
     trained: ClassVar[bool] = True

@@ -6,9 +6,11 @@ from lib.configs.backbone import BackboneConfig
 from lib.configs.fewshot import FewshotConfig
 from lib.configs.fewshot_basic import FewshotBasicConfig
 from lib.configs.fewshot_classification import FewshotClassificationConfig
+from lib.configs.fewshot_contrastive import FewshotContrastiveConfig
 
 CONFIGS: dict[str, type[TaskConfig]] = {
     "fewshot": FewshotConfig,
+    "fewshot_contrastive": FewshotContrastiveConfig,
     "fewshot_classification": FewshotClassificationConfig,
     "fewshot_basic": FewshotBasicConfig,
     "backbone": BackboneConfig,

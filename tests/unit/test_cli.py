@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fewshot import cli
+from fewshot.baselines import BASELINES
+from fewshot.options import method_options
 from fewshot.volumes import read_labels, read_volume, write_labels
 from tests.unit.conftest import blobs
 
@@ -121,24 +123,53 @@ def test_values_are_those_of_the_dataset(run, dataset, tmp_path, capsys):
     assert json.loads((tmp_path / "fit.json").read_text())["labels"] == {"dark": 2}
 
 
-def test_evaluate_writes_results_and_a_report(run, dataset, tmp_path, capsys):
-    code, said = run(
-        "evaluate",
-        dataset,
-        "--adapters",
-        "basic,classification",
-        "--shots",
-        1,
-        "--out",
-        tmp_path / "ev",
-        capsys=capsys,
-    )
+def test_evaluate_writes_results_and_a_report(run, dataset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(BASELINES, "copy", "tests.unit.evaluation.fakes:Copy")
+    monkeypatch.setitem(BASELINES, "broken", "tests.unit.evaluation.fakes:Broken")
+    out = tmp_path / "ev"
+    arguments = [
+        "evaluate", dataset, "--adapters", "basic,classification", "--baselines", "copy,broken", "--seeds", "0,1",
+        "--shots", 1, "--template-slices", 3, "--set", "classification.epochs=2", "--set", "copy.shift=2", "--out", out,
+    ]  # fmt: skip
+    code, said = run(*arguments, capsys=capsys)
     assert code == 0
-    results = json.loads((tmp_path / "ev" / "results.json").read_text())
-    assert {row["adapter"] for row in results["rows"]} == {"basic", "classification"}
-    assert len(results["rows"]) == 3 * 2 * 2
-    assert (tmp_path / "ev" / "report.html").stat().st_size > 1000
+    results = json.loads((out / "results.json").read_text())
+    assert {row["adapter"] for row in results["rows"]} == {"basic", "classification", "copy"}
+    assert len(results["rows"]) == 2 * 3 * 3 * 2
+    assert results["options"] == {
+        "basic": {}, "classification": {"epochs": 2}, "copy": {"shift": 2}, "broken": {},
+    }  # fmt: skip
+    assert all(len(kept) == 3 for of in results["runs"] for kept in of["template_slices"].values())
+    assert (out / "report.html").stat().st_size > 1000
     assert "classification" in said.out
+    assert "seed-1 broken failed: Its weights are not here" in said.out.replace("\n", " ")
+
+
+def test_evaluate_compares_baselines_alone(run, dataset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(BASELINES, "copy", "tests.unit.evaluation.fakes:Copy")
+    out = tmp_path / "ev"
+    code, _ = run(
+        "evaluate", dataset, "--adapters", "none", "--baselines", "copy", "--max-cases", 1, "--seed", 2,
+        "--out", out, "--json", tmp_path / "numbers.json", capsys=capsys,
+    )  # fmt: skip
+    assert code == 0
+    results = json.loads((tmp_path / "numbers.json").read_text())
+    assert (list(results["summary"]), results["seeds"]) == (["copy"], [2])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "methods", "expected"),
+    [
+        (["contrastive.epochs=3", "basic.threshold=0.4"], ["basic", "contrastive"],
+         {"contrastive": {"epochs": 3}, "basic": {"threshold": 0.4}}),
+        (["threshold=0.4"], ["basic", "contrastive"], {"basic": {"threshold": 0.4}}),
+        (["contrastive.hidden=[32, 32]"], ["contrastive"], {"contrastive": {"hidden": [32, 32]}}),
+        (["hiden=3"], ["contrastive"], {"contrastive": {"hiden": 3}}),
+        ([], ["basic"], {}),
+    ],
+)  # fmt: skip
+def test_settings_name_their_method(pairs, methods, expected):
+    assert method_options(pairs, methods) == expected
 
 
 def test_extract_fills_the_bank_for_a_model(run, dataset, tmp_path, capsys):
@@ -210,6 +241,13 @@ def test_extract_names_what_it_cannot_read(run, dataset, tmp_path, capsys):
         ),
         (["evaluate", "{data}/nothing", "--out", "x"], "nothing"),
         (["evaluate", "{data}", "--out", "{out}", "--refine", "magic"], "magic"),
+        (["evaluate", "{data}", "--out", "{out}", "--adapters", "none"], "no adapter or baseline"),
+        (["evaluate", "{data}", "--out", "{out}", "--baselines", "magic"], "no baseline magic"),
+        (["evaluate", "{data}", "--out", "{out}", "--seeds", "0;1"], "whole numbers"),
+        (["evaluate", "{data}", "--out", "{out}", "--seeds", "0,1", "--seed", "2"], "not both"),
+        (["evaluate", "{data}", "--out", "{out}", "--set", "unet.seconds=3"], "not evaluated here"),
+        (["evaluate", "{data}", "--out", "{out}", "--set", "epochs=3"], "for which method"),
+        (["evaluate", "{data}", "--out", "{out}", "--set", "basic.magic=3"], "no option magic"),
         (["extract", "{data}/nothing"], "no folder"),
         (["evaluate", "{data}", "--out", "{out}", "--plane", "up"], "no plane"),
         (["fit", "{data}", "--templates", "case_0", "--out", "{data}"], "is a folder"),
@@ -246,7 +284,7 @@ def test_help_is_complete(command):
 def test_info_lists_adapters_and_backbones(run, capsys):
     code, said = run("info", capsys=capsys)
     assert code == 0
-    for name in ("contrastive", "references=100", "dinov2_vits14_reg", "embedded"):
+    for name in ("contrastive", "references=100", "dinov2_vits14_reg", "embedded", "baseline registration"):
         assert name in said.out
 
 

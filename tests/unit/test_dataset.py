@@ -226,3 +226,74 @@ def test_a_label_map_on_another_grid_is_named(tmp_path: Path) -> None:
     dataset = Dataset.open(tmp_path)
     with pytest.raises(FewshotError, match=r"labels/a\.nii\.gz"):
         dataset.template(dataset.cases["a"])
+
+
+def placed(array: np.ndarray, spacing: float, start: float) -> nib.Nifti1Image:
+    """A volume whose first voxel begins at a corner somewhere in space."""
+    affine = np.diag([spacing, spacing, 3.0, 1.0])
+    affine[:3, 3] = start + spacing / 2, start + spacing / 2, 50
+    return nib.Nifti1Image(array, affine)
+
+
+def test_labels_on_another_grid_are_resampled_and_told(tmp_path: Path) -> None:
+    make(tmp_path)
+    labels = nib.load(tmp_path / "labels" / "a.nii.gz").get_fdata().astype(np.uint8)
+    nib.save(
+        placed(nib.load(tmp_path / "images" / "a.nii.gz").get_fdata(), 2.0, 30), tmp_path / "images/a.nii.gz"
+    )
+    nib.save(placed(labels.repeat(2, 0).repeat(2, 1), 1.0, 30), tmp_path / "labels" / "a.nii.gz")
+    dataset = Dataset.open(tmp_path)
+    template = dataset.template(dataset.cases["a"])
+    np.testing.assert_array_equal(template.labels, labels)
+    (note,) = (note for note in template.volume.notes if "resampled" in note)
+    assert "12 x 10 x 4" in note
+    read, notes = dataset.read_labels(dataset.cases["a"], template.volume)
+    np.testing.assert_array_equal(read, labels)
+    assert notes == (note,)
+
+
+def test_an_empty_label_map_is_no_template_but_a_truth(tmp_path: Path) -> None:
+    write(make(tmp_path) / "labels" / "a.nii.gz", np.zeros((6, 5, 4), np.uint8))
+    dataset = Dataset.open(tmp_path)
+    case = dataset.cases["a"]
+    assert not dataset.label_map(case, dataset.volume(case)).any()
+    with pytest.raises(
+        FewshotError, match=r"labels/a\.nii\.gz holds none of the labels liver, spleen: choose"
+    ):
+        dataset.template(case)
+
+
+def test_a_template_may_lack_a_label(tmp_path: Path) -> None:
+    dataset = Dataset.open(make(tmp_path, labels={"liver": 1, "spleen": 2, "kidney": 3}))
+    template = dataset.template(dataset.cases["a"])
+    assert template.drawn == ["liver", "spleen"]
+    assert template.names == {"liver": 1, "spleen": 2, "kidney": 3}
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_file_that_breaks_off_is_named(tmp_path: Path, part: str) -> None:
+    path = make(tmp_path) / part / "a.nii.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    dataset = Dataset.open(tmp_path)
+    with pytest.raises(FewshotError, match=rf"{part}/a\.nii\.gz cannot be read: it is damaged"):
+        dataset.template(dataset.cases["a"])
+
+
+def test_voxels_of_an_image_that_are_no_numbers_are_mended_and_told(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(-300, 200, (6, 5, 4)).astype(np.float32)
+    array[0, 0, 0] = np.nan
+    write(make(tmp_path) / "images" / "a.nii.gz", array)
+    dataset = Dataset.open(tmp_path)
+    template = dataset.template(dataset.cases["a"])
+    assert template.volume.array[0, 0, 0] == np.nanmin(array)
+    assert any("1 NaN" in note for note in template.volume.notes)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_labels_between_two_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    labels = np.ones((6, 5, 4), np.float32)
+    labels[0] = value
+    write(make(tmp_path) / "labels" / "a.nii.gz", labels)
+    dataset = Dataset.open(tmp_path)
+    with pytest.raises(FewshotError, match=r"labels/a\.nii\.gz has values that are no integers"):
+        dataset.template(dataset.cases["a"])

@@ -11,7 +11,7 @@ from fewshot.adapters.pixels import to_pixels
 from fewshot.errors import FewshotError
 
 DIM = 12
-FAST = {"basic": {}, "classification": {"epochs": 12}, "contrastive": {"epochs": 12}}
+FAST = {name: {"epochs": 12} if kind.trained else {} for name, kind in ADAPTERS.items()}
 
 
 def clusters(labels: int, *, per_class: int = 120, slices: int = 8, seed: int = 0) -> Samples:

@@ -1,0 +1,306 @@
+"""Bring a template onto a query volume in seconds: an affine map, then smooth demons, at a coarse resolution.
+
+Both are SimpleITK's: mutual information (Mattes et al. 2003) for the affine map, which needs no equal contrast, and
+symmetric demons (Vercauteren et al. 2009) on histogram-matched images for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - what everybody calls it
+
+WORKING_VOXELS = 60_000
+"""Images are reduced to this many voxels: structures of a few coarse voxels still register, in seconds."""
+WORKING_PIXELS = 16_384
+"""Likewise for pictures."""
+FIRST_VOXELS = 8_000
+"""Resolution at which several beginnings of the affine map are tried."""
+FINER = 0.7
+"""The region of the labels is registered anew if its reduced voxels are smaller than this share of the whole's."""
+
+BINS = 32
+SAMPLING = 0.3
+SEED = 1
+AFFINE_STEPS = 100
+PYRAMID = ((4, 40), (2, 30), (1, 20))
+"""Demons: how much coarser than the working images, and how many iterations."""
+SMOOTHING = 1.5
+"""Of the displacement field, in voxels of each level."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registered:
+    """How a template lies in a query volume.
+
+    Attributes:
+        places: float32 ``[x, y, z, 3]`` on a grid over a box of the query: where in the template, as a share of its
+            extent along each axis, 0 to 1 inside.
+        low, high: int ``[3]``, the box in voxels of the query; no label lies outside.
+        similarity: correlation of the query with the moved template, -1 to 1.
+    """
+
+    places: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A template as registration sees it, both images reduced.
+
+    Attributes:
+        whole: the template.
+        focus: the region of its labels.
+    """
+
+    whole: sitk.Image
+    focus: sitk.Image
+
+
+def reduced(image: sitk.Image) -> sitk.Image:
+    """An image with nearly cubic voxels, as far as its own go, and few enough for registration."""
+    return _reduced(image, WORKING_PIXELS if image.GetDimension() == 2 else WORKING_VOXELS)
+
+
+def to_image(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
+    """An array ``[X, Y, Z]`` as float32 image, 2D (and without orientation) where Z is 1."""
+    from fewshot.volumes.itk import to_itk
+
+    array = array.astype(np.float32, copy=False)
+    if array.shape[2] > 1:
+        return to_itk(array, affine)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array[:, :, 0].T))
+    image.SetSpacing(np.linalg.norm(affine[:3, :2], axis=0).tolist())
+    image.SetOrigin(affine[:2, 3].tolist())
+    return image
+
+
+def affine_of(image: sitk.Image) -> np.ndarray:
+    """``[4, 4]``, voxel index -> RAS+ mm; of a picture its spacing and origin alone."""
+    from fewshot.volumes.itk import LPS_TO_RAS
+
+    dimension = image.GetDimension()
+    affine = np.eye(4)
+    affine[:dimension, :dimension] = _axes(image)
+    affine[:dimension, 3] = image.GetOrigin()
+    return LPS_TO_RAS @ affine if dimension == 3 else affine
+
+
+def to_array(image: sitk.Image) -> np.ndarray:
+    """The inverse of `to_image`: ``[X, Y, Z]``."""
+    array = sitk.GetArrayFromImage(image)
+    return array.T[:, :, None] if array.ndim == 2 else array.transpose(2, 1, 0)
+
+
+def register(query: sitk.Image, template: Target) -> Registered | None:
+    """Register a template with a query: the whole first, then the region of the labels at a finer resolution.
+
+    Args:
+        query: the whole volume, from `to_image`.
+        template: both images `reduced`.
+
+    Returns:
+        None where nothing in common was found. The same images give the same result.
+    """
+    small = reduced(query)
+    if query.GetDimension() != template.whole.GetDimension() or _flat(small) or _flat(template.whole):
+        return None
+    with _one_thread():
+        try:
+            affine = _affine(small, template.whole)
+            transform = sitk.CompositeTransform([affine, _demons(small, template.whole, affine)])
+            similarity = _correlation(small, sitk.Resample(template.whole, small, transform))
+            places = _places(transform, small, template.whole)
+            low, high = _region(places, query, template)
+            part = sitk.RegionOfInterest(
+                query, (high - low)[: query.GetDimension()].tolist(), low[: query.GetDimension()].tolist()
+            )
+            fine = reduced(part)
+            if np.prod(fine.GetSpacing()) < FINER * np.prod(small.GetSpacing()):
+                transform.AddTransform(_demons(fine, sitk.Resample(template.focus, fine, transform), None))
+                places = _places(transform, fine, template.whole)
+            else:
+                low, high = np.zeros(3, int), np.array([*query.GetSize(), 1][:3])
+        except RuntimeError:  # ITK: images too small, or far apart
+            return None
+    return Registered(places, low, high, similarity)
+
+
+def _region(places: np.ndarray, query: sitk.Image, template: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Box of the query, in voxels, that comes to lie on the template's focus; the whole where nothing does."""
+    dimension = query.GetDimension()
+    sides = np.array([*query.GetSize(), 1][:3])
+    size = np.array(template.focus.GetSize())
+    corners = np.array(np.meshgrid(*[(-0.5, side - 0.5) for side in size])).reshape(dimension, -1).T
+    points = corners @ _axes(template.focus).T + np.array(template.focus.GetOrigin())
+    index = (points - np.array(template.whole.GetOrigin())) @ np.linalg.inv(_axes(template.whole)).T
+    shares = (index + 0.5) / np.array(template.whole.GetSize())
+    first, last = np.zeros(3), np.ones(3)
+    first[:dimension], last[:dimension] = shares.min(0), shares.max(0)
+    inside = np.argwhere(((places >= first) & (places <= last)).all(-1))
+    if not len(inside):
+        return np.zeros(3, int), sides
+    ratio = sides / np.array(places.shape[:3])
+    low = np.floor(inside.min(0) * ratio).astype(int)
+    high = np.minimum(np.ceil((inside.max(0) + 1) * ratio).astype(int), sides)
+    return low, high
+
+
+def _places(transform: sitk.Transform, query: sitk.Image, template: sitk.Image) -> np.ndarray:
+    """A transform as shares of the template's extent on the query's grid."""
+    steps = sitk.TransformToDisplacementField(
+        transform,
+        sitk.sitkVectorFloat64,
+        query.GetSize(),
+        query.GetOrigin(),
+        query.GetSpacing(),
+        query.GetDirection(),
+    )
+    shift = sitk.GetArrayFromImage(steps).transpose(*range(query.GetDimension())[::-1], query.GetDimension())
+    index = np.stack(np.meshgrid(*map(np.arange, query.GetSize()), indexing="ij"), axis=-1)
+    points = index @ _axes(query).T + np.array(query.GetOrigin()) + shift
+    places = (points - np.array(template.GetOrigin())) @ np.linalg.inv(_axes(template)).T
+    shares = (places + 0.5) / np.array(template.GetSize())
+    if shares.ndim == 3:  # a picture: one slice, in its middle
+        shares = np.concatenate([shares, np.full((*shares.shape[:2], 1), 0.5)], axis=-1)[:, :, None]
+    return shares.astype(np.float32)
+
+
+def _axes(image: sitk.Image) -> np.ndarray:
+    """Steps from voxel to voxel as columns, mm."""
+    dimension = image.GetDimension()
+    return np.array(image.GetDirection()).reshape(dimension, dimension) * np.array(image.GetSpacing())
+
+
+def _affine(query: sitk.Image, template: sitk.Image) -> sitk.Transform:
+    """The affine map, from the best of several beginnings."""
+    small = [
+        _reduced(image, FIRST_VOXELS if query.GetDimension() == 3 else FIRST_VOXELS // 4)
+        for image in (query, template)
+    ]
+    method = _method(iterations=AFFINE_STEPS // 2, smoothing=(1.0, 0.0))
+    best: tuple[float, sitk.Transform] | None = None
+    for start in _beginnings(*small):
+        method.SetInitialTransform(start, inPlace=False)
+        try:
+            found = method.Execute(*small)
+        except RuntimeError:  # the images do not overlap from there
+            continue
+        if best is None or method.GetMetricValue() < best[0]:
+            best = method.GetMetricValue(), found
+    if best is None:
+        raise RuntimeError("no overlap")
+    method = _method(iterations=AFFINE_STEPS, smoothing=(1.0, 0.0))
+    method.SetInitialTransform(
+        sitk.AffineTransform(sitk.CompositeTransform(best[1]).GetBackTransform()), inPlace=False
+    )
+    return method.Execute(query, template)
+
+
+def _beginnings(query: sitk.Image, template: sitk.Image) -> Iterator[sitk.Transform]:
+    """Centres of the images on each other, and centres of brightness."""
+    kind = sitk.CenteredTransformInitializerFilter
+    for way in (kind.GEOMETRY, kind.MOMENTS):
+        yield sitk.CenteredTransformInitializer(
+            query, template, sitk.AffineTransform(query.GetDimension()), way
+        )
+
+
+def _method(*, iterations: int, smoothing: Sequence[float]) -> sitk.ImageRegistrationMethod:
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(SAMPLING, SEED)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=1.0, minStep=1e-3, numberOfIterations=iterations, relaxationFactor=0.6
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([1] * len(smoothing))
+    method.SetSmoothingSigmasPerLevel(list(smoothing))
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    return method
+
+
+def _demons(query: sitk.Image, template: sitk.Image, affine: sitk.Transform | None) -> sitk.Transform:
+    """What an affine map (or an image that was moved already) leaves, as a smooth displacement field."""
+    moved = sitk.Resample(template, query, affine, sitk.sitkLinear, 0.0) if affine else template
+    moved = sitk.HistogramMatching(moved, query, 128, 9, False)
+    field = None
+    for shrink, iterations in PYRAMID:
+        size = [max(min(side, 4), side // shrink) for side in query.GetSize()]
+        fixed, moving = _resized(query, size), _resized(moved, size)
+        demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+        demons.SetNumberOfIterations(iterations)
+        demons.SetSmoothDisplacementField(True)
+        demons.SetStandardDeviations(SMOOTHING)
+        demons.SetSmoothUpdateField(True)
+        demons.SetUpdateFieldStandardDeviations(1.0)
+        if field is None:
+            field = demons.Execute(fixed, moving)
+        else:
+            field = demons.Execute(fixed, moving, sitk.Resample(field, fixed))
+    return sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+
+
+def _reduced(image: sitk.Image, voxels: int) -> sitk.Image:
+    """At most so many voxels, the fine axes made coarser first."""
+    size, spacing = np.array(image.GetSize()), np.array(image.GetSpacing())
+    step = float(spacing.min())
+    while np.prod(_sides(size, spacing, step)) > voxels:
+        step *= 1.05
+    return _resized(image, _sides(size, spacing, step).tolist())
+
+
+def _sides(size: np.ndarray, spacing: np.ndarray, step: float) -> np.ndarray:
+    return np.maximum(1, np.round(size * spacing / np.maximum(spacing, step))).astype(int)
+
+
+def _resized(image: sitk.Image, size: Sequence[int]) -> sitk.Image:
+    """The same extent with another number of voxels; averaged first where that is much fewer."""
+    if tuple(size) == image.GetSize():
+        return image
+    step = np.array(image.GetSize()) * np.array(image.GetSpacing()) / np.array(size)
+    dimension = image.GetDimension()
+    turn = np.array(image.GetDirection()).reshape(dimension, dimension)
+    origin = np.array(image.GetOrigin()) + turn @ ((step - np.array(image.GetSpacing())) / 2)
+    blocks = np.floor(step / np.array(image.GetSpacing()) + 1e-6).astype(int)
+    averaged = sitk.BinShrink(image, blocks.tolist()) if (blocks > 1).any() else image
+    return sitk.Resample(
+        averaged,
+        [int(side) for side in size],
+        sitk.Transform(dimension, sitk.sitkIdentity),
+        sitk.sitkLinear,
+        origin.tolist(),
+        step.tolist(),
+        image.GetDirection(),
+        0.0,
+        sitk.sitkUnknown,
+        useNearestNeighborExtrapolator=True,
+    )
+
+
+def _flat(image: sitk.Image) -> bool:
+    array = sitk.GetArrayViewFromImage(image)
+    return float(array.max() - array.min()) < 1e-6 or sum(side > 3 for side in image.GetSize()) < 2
+
+
+def _correlation(one: sitk.Image, other: sitk.Image) -> float:
+    first, second = (sitk.GetArrayViewFromImage(image).ravel() for image in (one, other))
+    return 0.0 if first.std() * second.std() == 0 else float(np.corrcoef(first, second)[0, 1])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of several threads end in random order, and an optimiser makes that visible."""
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)

@@ -1,0 +1,8 @@
+"""Labelled datasets in three layouts: what `fewshot fit` and `fewshot evaluate` read."""
+
+from fewshot.dataset.case import Case
+from fewshot.dataset.dataset import Dataset
+from fewshot.dataset.files import list_files
+from fewshot.dataset.readers import study_readers
+
+__all__ = ["Case", "Dataset", "list_files", "study_readers"]

@@ -1,0 +1,57 @@
+"""The engine's own layout: images/, labels/ and a dataset.json that names the label values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewshot.dataset.case import Case, Contents
+from fewshot.dataset.description import OPTIONS, check_fields, check_labels, read_json
+from fewshot.dataset.files import list_files
+from fewshot.errors import FewshotError
+from fewshot.volumes import modality_of
+from fewshot.volumes.channels import Channel
+from fewshot.volumes.raw import EXTENSIONS
+
+FIELDS: dict[str, tuple[type, str]] = {
+    "labels": (dict, 'names and values such as {"liver": 1}'),
+    "modality": (str, 'a text such as "CT" or "MR"'),
+    **OPTIONS,
+}
+"""What dataset.json may say; other keys (name, licence, source...) are for people."""
+
+
+def read_own(folder: Path, description: Path) -> Contents:
+    """List `images/NAME.nii.gz` and `labels/NAME.nii.gz` (or other endings, not necessarily the same).
+
+    A subfolder of images/ is a DICOM series.
+
+    Raises:
+        FewshotError: an invalid dataset.json, no image, a label map without image, two files of one name.
+    """
+    fields = read_json(description)
+    check_fields(fields, FIELDS, description)
+    declared = fields.get("labels", {})
+    labels = check_labels(
+        {name: value for name, value in declared.items() if (name, value) != ("background", 0)}, description
+    )
+    images, drawn = list_files(folder / "images"), list_files(folder / "labels")
+    if not images:
+        raise FewshotError(f"{folder / 'images'} holds no image: put files there ({', '.join(EXTENSIONS)}).")
+    for name in sorted(drawn.keys() - images.keys()):
+        raise FewshotError(f"{drawn[name]} has no image {name} in {folder / 'images'}: add it or rename.")
+    channel = fields.get("channel")
+    if channel is not None and (type(channel) is not int or channel < 0):
+        raise FewshotError(f'"channel" in {description} is {channel!r}: it must be a number from 0.')
+    used = Channel(channel) if channel is not None else None
+    return Contents(
+        source=description,
+        name=str(fields.get("name") or folder.resolve().name),
+        cases={
+            name: Case(name, image, drawn.get(name), channel=used) for name, image in sorted(images.items())
+        },
+        labels=labels,
+        modality=modality_of(fields.get("modality", "")),
+        hounsfield=fields.get("hounsfield", True),
+        complete=fields.get("complete", False),
+        ignored=frozenset(fields.get("ignore", ())),
+    )

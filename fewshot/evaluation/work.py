@@ -1,0 +1,288 @@
+"""The work of an evaluation: fit, predict and score, one seed after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fewshot.dataset import Case, Dataset
+from fewshot.errors import FewshotError
+from fewshot.evaluation.methods import Circumstances, Method
+from fewshot.evaluation.metrics import confusion, label_scores
+from fewshot.evaluation.refiners import REFINERS, method_name
+from fewshot.evaluation.rounds import Round, Support, digests, read_support, slice_axis
+from fewshot.evaluation.store import ResultStore, model_path, prediction_path
+from fewshot.evaluation.tally import Tally
+from fewshot.prediction import Prediction
+from fewshot.progress import Progress
+from fewshot.volumes import SliceSpec, Volume, write_labels
+
+FAILURES = (FewshotError, RuntimeError, ValueError, MemoryError)
+"""What may go wrong with one case or method (ITK and torch raise RuntimeError) while the others go on."""
+
+
+@dataclass(frozen=True)
+class _Study:
+    """A case that has been read."""
+
+    case: Case
+    volume: Volume
+    truth: np.ndarray
+    seconds: float
+
+
+class Work:
+    """Does what the store lacks.
+
+    Args:
+        dataset: the cases.
+        store: where results go.
+        shared: what all methods share.
+        methods: what is evaluated.
+        refiners: names of `REFINERS`.
+        rounds: all seeds, for the totals.
+        slices: labelled slices that are kept of every template, None for all.
+        progress: told the stages "features", "train" and "predict".
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        store: ResultStore,
+        shared: Circumstances,
+        methods: Sequence[Method],
+        refiners: Iterable[str],
+        rounds: Sequence[Round],
+        slices: int | None,
+        progress: Progress,
+    ) -> None:
+        self.dataset = dataset
+        self.store = store
+        self.shared = shared
+        self.methods = list(methods)
+        self.refiners = list(refiners)
+        self.slices = slices
+        self._feature_seconds = _known_feature_seconds(store)
+        featured = any(method.uses_features for method in methods)
+        self.tally = Tally(
+            progress,
+            {
+                "features": sum(len(of.templates) + len(of.queries) for of in rounds) if featured else 0,
+                "train": len(rounds) * len(methods),
+                "predict": sum(len(of.queries) for of in rounds) * len(methods) * len(self.refiners),
+            },
+        )
+
+    def do(self, of: Round) -> None:
+        """Fit and predict what is missing of one seed."""
+        units = len(self.methods) * len(self.refiners)
+        try:
+            support = read_support(self.dataset, of, self.shared, self.slices)
+        except FAILURES as error:
+            self._fail(f"seed-{of.seed}", error)
+            self._skip(len(of.templates) + len(of.queries))
+            self.tally.add("train", len(self.methods))
+            self.tally.add("predict", units * len(of.queries))
+            return
+        self.store.begin(support.run)
+        self._forget_changed(of.seed)
+        todo = {case: self._missing(of.seed, case) for case in of.queries}
+        left = sum(len(names) for missing in todo.values() for names in missing.values())
+        self.tally.add("predict", units * len(todo) - left)
+        needed = {method for missing in todo.values() for method in missing}
+        fitted = self._fit_all(of, support, [method for method in self.methods if method in needed])
+        for case, missing in todo.items():
+            self._case(of, case, support, {method: missing[method] for method in missing if method in fitted})
+            self.tally.add("predict", sum(len(missing[method]) for method in missing if method not in fitted))
+
+    def _forget_changed(self, seed: int) -> None:
+        """Drop the rows of baselines whose weights are no longer what they were."""
+        for method in self.methods:
+            known = self.store.model(seed, method.name)
+            identity = method.identity() if known else None
+            if known and identity is not None and identity != known["identity"]:
+                self.store.forget(seed, method.name)
+
+    def _missing(self, seed: int, case: Case) -> dict[Method, list[str]]:
+        """The refiners of each method that have no rows for a case yet."""
+        missing = {
+            method: [
+                name for name in self.refiners if not self.store.has((seed, case.name, method.name, name))
+            ]
+            for method in self.methods
+        }
+        return {method: names for method, names in missing.items() if names}
+
+    def _fit_all(self, of: Round, support: Support, methods: Sequence[Method]) -> set[Method]:
+        """Fit what is needed, or take it as an interrupted run left it; what fails is named and left out."""
+        fitted = set()
+        self.tally.add("train", len(self.methods) - len(methods))
+        for method in methods:
+            path = model_path(self.store.folder, method.name, of.seed)
+            known = self.store.model(of.seed, method.name)
+            if known and method.restore(path, known):
+                fitted.add(method)
+        warm = False
+        for method in methods:
+            try:
+                if method not in fitted:
+                    if method.uses_features and not warm:
+                        warm = True
+                        self._warm_templates(support)
+                    start = time.perf_counter()
+                    path = model_path(self.store.folder, method.name, of.seed)
+                    record = method.fit(
+                        support.templates, seed=of.seed, path=path, progress=self.tally.within("train")
+                    )
+                    self.store.add_model(
+                        {"seed": of.seed, "adapter": method.name, "seconds": _since(start), **record}
+                    )
+                    fitted.add(method)
+            except FAILURES as error:
+                self._fail(f"seed-{of.seed} {method.name}", error)
+            self.tally.add("train")
+        if not warm:
+            self._skip(len(support.templates))
+        return fitted
+
+    def _warm_templates(self, support: Support) -> None:
+        """Compute the templates' features, so that the seconds of fitting are of fitting alone."""
+        volumes = [template.volume for template in support.templates]
+        spec = self.shared.resolve(volumes)
+        left = len(volumes)
+        try:
+            for volume in volumes:
+                self._features(volume, spec)
+                self.tally.add("features")
+                left -= 1
+        except FAILURES:
+            self._skip(left)
+            raise
+
+    def _case(self, of: Round, case: Case, support: Support, missing: dict[Method, list[str]]) -> None:
+        """Predict and score one case: read once, features computed once, then every method on them."""
+        try:
+            study = self._read(case) if missing else None
+        except FAILURES as error:
+            self._fail(case.name, error)
+            study = None
+        for method, names in missing.items():
+            left = len(names)
+            if study:
+                try:
+                    for unit in self._predictions(of, study, support, method, names):
+                        left -= unit
+                        self.tally.add("predict")
+                except FAILURES as error:
+                    self._fail(case.name, error, method.name)
+            self.tally.add("predict", left)
+        self._skip(1)
+
+    def _read(self, case: Case) -> _Study:
+        start = time.perf_counter()
+        volume = self.dataset.volume(case)
+        truth = self.dataset.label_map(case, volume)
+        return _Study(case, volume, truth, _since(start))
+
+    def _predictions(
+        self, of: Round, study: _Study, support: Support, method: Method, names: Sequence[str]
+    ) -> Iterable[int]:
+        """Predict once, refine and note with every refiner; yields 1 after each."""
+        spec = method.slicing()
+        features = self._features(study.volume, spec) if spec else None
+        start = time.perf_counter()
+        found = method.predict(study.volume, progress=self.tally.within("predict"))
+        seconds = _since(start)
+        timing = {
+            "read": study.seconds,
+            "slices": found.timings.get("slices") if spec else None,
+            "features": features,
+            "adapter_seconds": found.timings["adapter"] if spec else seconds,
+            "components": found.timings.get("components") if spec else None,
+        }
+        for name in names:
+            start = time.perf_counter()
+            refined = REFINERS[name](study.volume, found)
+            extra = _since(start)
+            stages = [value for value in timing.values() if value is not None]
+            total = None if spec and features is None else round(sum(stages) + extra, 3)
+            self._note(
+                (of.seed, study.case.name, method.name, name),
+                study,
+                support,
+                refined,
+                timing | {"refine_seconds": extra, "total": total},
+                round(seconds + extra, 3),
+            )
+            yield 1
+
+    def _note(
+        self,
+        unit: tuple[int, str, str, str],
+        study: _Study,
+        support: Support,
+        found: Prediction,
+        timing: dict[str, Any],
+        seconds: float,
+    ) -> None:
+        """Score and keep one prediction."""
+        seed, case, adapter, refine = unit
+        volume = study.volume
+        scores = label_scores(
+            study.truth,
+            found.labels,
+            support.labels,
+            affine=volume.affine,
+            slice_axis=slice_axis(volume, support.plane),
+            calibrated=volume.calibrated,
+            probabilities=found.probabilities,
+        )
+        path = prediction_path(self.store.folder, method_name(adapter, refine), case, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(path, found.labels, volume)
+        self.store.add(
+            unit,
+            rows=[{"label": label, **asdict(of), "seconds": seconds} for label, of in scores.items()],
+            timing=timing,
+            voxels=confusion(study.truth, found.labels, self.dataset.labels),
+            digests={case: digests(volume, study.truth)},
+        )
+
+    def _features(self, volume: Volume, spec: SliceSpec) -> float | None:
+        """Have a volume's features in the bank; seconds that this took, None if that was before our time."""
+        start = time.perf_counter()
+        if self.shared.warm(volume, spec, self.tally.within("features")):
+            self._feature_seconds[volume.name, spec] = _since(start)
+        return self._feature_seconds.get((volume.name, spec))
+
+    def _skip(self, volumes: int) -> None:
+        """So many volumes need no features any more."""
+        if any(method.uses_features for method in self.methods):
+            self.tally.add("features", volumes)
+
+    def _fail(self, what: str, error: Exception, method: str = "") -> None:
+        """Note why something has no rows; to be stopped is no failure."""
+        if self.tally.stopped:
+            raise error
+        reason = str(error) if isinstance(error, FewshotError) else f"{type(error).__name__}: {error}"
+        said = f"{method}: {reason}" if method else reason
+        before = self.store.failed.get(what)
+        self.store.failed[what] = f"{before} {said}" if before and said not in before else before or said
+
+
+def _known_feature_seconds(store: ResultStore) -> dict[tuple[str, SliceSpec], float]:
+    """What a run that was interrupted has measured."""
+    known = {}
+    for timing in store.timings:
+        model = store.model(timing["seed"], timing["adapter"])
+        if model and model["spec"] and timing["features"] is not None:
+            known[timing["case"], SliceSpec.from_dict(model["spec"])] = timing["features"]
+    return known
+
+
+def _since(start: float) -> float:
+    return round(time.perf_counter() - start, 3)
