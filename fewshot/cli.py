@@ -137,7 +137,7 @@ def fit(
     dataset: Annotated[Path, typer.Argument(help="Folder with images/, labels/ and dataset.json.")],
     templates: Annotated[str, typer.Option(help="Template case names, separated by commas.")],
     out: Annotated[Path, typer.Option(help="Model file to write, such as adapter.safetensors.")],
-    adapter: Annotated[str, typer.Option(help="basic, classification or contrastive.")] = "contrastive",
+    adapter: Annotated[str, typer.Option(help="One of those that `fewshot info` lists.")] = "auto",
     set_: SetOption = None,
     labels: LabelsOption = None,
     complete: CompleteOption = None,
@@ -244,7 +244,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for results.json, report.html, models and predictions.")],
     adapters: Annotated[
         str, typer.Option(help="Adapters, separated by commas, or none.")
-    ] = "basic,classification,contrastive",
+    ] = "auto,contrastive,classification,basic",
     baselines: Annotated[
         str, typer.Option(help="Baselines to compare with, separated by commas (see `fewshot info`).")
     ] = "none",

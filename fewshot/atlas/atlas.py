@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -259,7 +261,9 @@ class Atlas:
         """Find the templates in a volume; None where no registration can be trusted."""
         volume = stack.volume
         image = to_image(normalise(volume.array, window_limits(volume, self.window)), frame(volume))
-        pairs = [(template, register(image, template.target)) for template in self.templates]
+        with ThreadPoolExecutor(min(len(self.templates), os.cpu_count() or 1)) as pool:
+            registered = list(pool.map(lambda template: register(image, template.target), self.templates))
+        pairs = zip(self.templates, registered, strict=True)
         found = [(template, of) for template, of in pairs if of and of.similarity >= LEAST_SIMILARITY]
         return Located(stack, found) if found else None
 

@@ -6,6 +6,7 @@ symmetric demons (Vercauteren et al. 2009) on histogram-matched images for the r
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ FINER = 0.7
 """The region of the labels is registered anew if its reduced voxels are smaller than this share of the whole's."""
 
 BINS = 32
-SAMPLING = 0.3
+SAMPLING = 0.15
 SEED = 1
-AFFINE_STEPS = 100
+AFFINE_STEPS = 60
 PYRAMID = ((4, 40), (2, 30), (1, 20))
 """Demons: how much coarser than the working images, and how many iterations."""
 SMOOTHING = 1.5
@@ -295,12 +296,22 @@ def _correlation(one: sitk.Image, other: sitk.Image) -> float:
     return 0.0 if first.std() * second.std() == 0 else float(np.corrcoef(first, second)[0, 1])
 
 
+_single = threading.Lock()
+_users: list[int] = []
+"""Threads that SimpleITK had before, once for everybody who now wants one."""
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums of several threads end in random order, and an optimiser makes that visible."""
-    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    """Sums of several threads end in random order, and an optimiser makes that visible; templates run in parallel."""
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads
+    with _single:
+        _users.append(_users[-1] if _users else threads())
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
         yield
     finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+        with _single:
+            before = _users.pop()
+            if not _users:
+                sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
