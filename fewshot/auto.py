@@ -33,7 +33,7 @@ MAX_SLICES = 16
 """Slices of a left-out template that are compared: more hardly change the mean."""
 MAX_REFERENCES = 2
 """Templates that are registered with a left-out one."""
-FOLD_EPOCHS = 8
+FOLD_EPOCHS = 6
 
 
 def build_atlas(templates: Sequence[Template], labels: Sequence[str], spec: SliceSpec, patch: int) -> Atlas:

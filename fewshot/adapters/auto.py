@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshot.adapters.base import Adapter, PixelNetwork
 from fewshot.adapters.classification import marginal_cross_entropy, reset_parameters
@@ -18,8 +18,8 @@ from fewshot.settings import number
 FLOOR = 1e-2
 """Least prior probability of every class: a registration that is wrong cannot forbid what is plain to see."""
 
-NOISE_ROWS = 4096
-"""Disturbances are drawn once and picked from: drawing them anew took longer than the network."""
+ROWS = 4096
+"""Disturbances are drawn once and picked from: drawing them anew took longer than the network itself."""
 
 LEAST_APPEARANCE = 1e-4
 """Likewise the least probability that the network gives."""
@@ -56,7 +56,7 @@ class AutoAdapter(Adapter):
             choose: choose weight and blur by cross-validation where templates allow it.
         """
 
-        epochs: int = 24
+        epochs: int = 20
         hidden: tuple[int, int] = (64, 64)
         noise: float = number(0.5, above=-1e-9, below=10)
         dropout: float = number(0.3, above=-1e-9, below=1)
@@ -66,7 +66,7 @@ class AutoAdapter(Adapter):
 
     def __init__(self, dim: int, labels: int, options: Options) -> None:
         super().__init__(dim, labels, options)
-        self.network = PixelNetwork(dim, (*options.hidden, labels + 1), dropout=options.dropout)
+        self.network = PixelNetwork(dim, (*options.hidden, labels + 1))
 
     def fit(self, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> dict[str, float]:
         options: AutoAdapter.Options = self.options
@@ -77,25 +77,31 @@ class AutoAdapter(Adapter):
         self.network.standardise(samples.features)
         limit = 2 * max(1, len(fitted) // (self.labels + 1))
         fitted = fitted[balanced_indices(fitted.targets, generator, limit=limit)]
-        noise = torch.randn(NOISE_ROWS, self.dim, generator=generator) * options.noise / self.network.scale
+        noise = torch.randn(ROWS, self.dim, generator=generator) * options.noise / self.network.scale
+        masks = [
+            (torch.rand(ROWS, width, generator=generator) >= options.dropout) / (1 - options.dropout)
+            for width in options.hidden
+        ]
 
         def disturbed(features: Tensor) -> Tensor:
-            own = torch.randint(NOISE_ROWS, (len(features),), generator=generator)
-            common = torch.randint(NOISE_ROWS, (1,), generator=generator)
-            return features + noise[own] + noise[common]
+            """The network's logits for other features than those, with some hidden units left out."""
+            own = torch.randint(ROWS, (len(features),), generator=generator)
+            common = torch.randint(ROWS, (1,), generator=generator)
+            hidden, left = self.network.narrow(features + noise[own] + noise[common]), iter(masks)
+            for layer in self.network.rest:
+                hidden = layer(hidden)
+                if isinstance(layer, nn.ReLU):
+                    hidden = hidden * next(left)[own]
+            return hidden
 
         def loss() -> Tensor:
             batch = fitted[torch.randint(len(fitted), (options.batch,), generator=generator)]
-            return marginal_cross_entropy(self.network(disturbed(batch.features)), batch.possible)
+            return marginal_cross_entropy(disturbed(batch.features), batch.possible)
 
         def accuracy() -> float:
             return balanced_accuracy(self.network(held.features).argmax(1), held.targets)
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # of dropout
-            return train(
-                self, options=options, loss=loss, accuracy=accuracy, progress=progress, to_the_end=True
-            )
+        return train(self, options=options, loss=loss, accuracy=accuracy, progress=progress, to_the_end=True)
 
     def on_patches(self, features: Tensor) -> Tensor:
         return self.network.narrow(features)

@@ -118,20 +118,14 @@ class PixelNetwork(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(
-        self, dim: int, widths: tuple[int, ...], *, final_activation: bool = False, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, dim: int, widths: tuple[int, ...], *, final_activation: bool = False) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
         self.first = nn.Linear(dim, widths[0])
         rest: list[nn.Module] = []
         for before, after in pairwise(widths):
-            rest += [
-                nn.ReLU(inplace=True),
-                *([nn.Dropout(dropout)] if dropout else []),
-                nn.Linear(before, after),
-            ]
+            rest += [nn.ReLU(inplace=True), nn.Linear(before, after)]
         if final_activation:
             rest.append(nn.ReLU(inplace=True))
         self.rest = nn.Sequential(*rest)
