@@ -19,6 +19,7 @@ from fewshot.options import (
     CasesOption,
     CompleteOption,
     ComponentsOption,
+    DatasetArgument,
     DeviceOption,
     JsonOption,
     LabelsOption,
@@ -94,7 +95,7 @@ def serve(
 
 @app.command()
 def extract(
-    studies: Annotated[Path, typer.Argument(help="Folder of volumes (or a dataset folder).")],
+    studies: Annotated[Path, typer.Argument(help="Folder of volumes, or a dataset in any layout.")],
     like: Annotated[Path | None, typer.Option(help="Cut slices as this model file wants them.")] = None,
     backbone: ModelBackboneOption = None,
     device: DeviceOption = "auto",
@@ -134,7 +135,7 @@ def extract(
 
 @app.command()
 def fit(
-    dataset: Annotated[Path, typer.Argument(help="Folder with images/, labels/ and dataset.json.")],
+    dataset: DatasetArgument,
     templates: Annotated[str, typer.Option(help="Template case names, separated by commas.")],
     out: Annotated[Path, typer.Option(help="Model file to write, such as adapter.safetensors.")],
     adapter: Annotated[str, typer.Option(help="One of those that `fewshot info` lists.")] = "auto",
@@ -240,7 +241,7 @@ def predict(
 
 @app.command()
 def evaluate(
-    dataset: Annotated[Path, typer.Argument(help="Folder with images/, labels/ and dataset.json.")],
+    dataset: DatasetArgument,
     out: Annotated[Path, typer.Option(help="Folder for results.json, report.html, models and predictions.")],
     adapters: Annotated[
         str, typer.Option(help="Adapters, separated by commas, or none.")

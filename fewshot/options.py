@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from fewshot.model import Model
     from fewshot.volumes import SliceSpec
 
+DatasetArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder of labelled volumes in one of three layouts: images/, labels/ and dataset.json; Medical "
+        "Segmentation Decathlon (also nnU-Net and MONAI); or TotalSegmentator. See docs/how-to/datasets.md."
+    ),
+]
 BACKBONE_VALUES = "NAME|FILE|FOLDER|embedded|auto"
 BackboneOption = Annotated[
     str,

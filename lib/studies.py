@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewshot.errors import FewshotError
-from lib.files import read_json
+logger = logging.getLogger(__name__)
 
 FILE = "dataset.json"
 
@@ -38,26 +38,17 @@ def describe_studies(studies: str) -> StudiesDescription:
         return StudiesDescription()
     folder = Path(studies).resolve()
     for file in (folder / FILE, folder.parent / FILE):
-        try:
-            content = read_json(file)
-        except FileNotFoundError:
-            continue
-        if isinstance(content, dict) and isinstance(content.get("labels"), dict):
-            return _parse(content, file)
+        if file.is_file() and (found := _read(file)):
+            return found
     return StudiesDescription()
 
 
-def _parse(content: dict[str, object], file: Path) -> StudiesDescription:
-    from fewshot.volumes import modality_of
+def _read(file: Path) -> StudiesDescription | None:
+    from fewshot.dataset import read_facts
 
-    labels = content["labels"]
-    assert isinstance(labels, dict)
-    labels = {name: value for name, value in labels.items() if (name, value) != ("background", 0)}
-    if not all(type(value) is int and value > 0 for value in labels.values()):
-        raise FewshotError(f'"labels" in {file} must give every name a whole number above 0.')
-    if len(set(labels.values())) < len(labels):
-        raise FewshotError(f'"labels" in {file} gives two names the same value.')
-    complete = content.get("complete")
-    if complete is not None and not isinstance(complete, bool):
-        raise FewshotError(f'"complete" in {file} must be true or false.')
-    return StudiesDescription(labels, modality_of(str(content.get("modality", ""))), complete, file)
+    facts = read_facts(file)
+    if facts is None:
+        return None
+    if facts.problem:
+        logger.warning("Label maps without names of their own cannot be read: %s", facts.problem)
+    return StudiesDescription(facts.labels, facts.modality, facts.complete, file)

@@ -43,7 +43,7 @@ class NearestNeighbours(Adapter):
                 least 8 of each class).
             prior: a class weighs as its share of the labelled slices to this power: 1 as the classes occur, 0 all
                 the same, which finds more of small structures and more that is none
-                (docs/explanation/baselines-universeg.md).
+                (docs/explanation/baselines.md).
             temperature: votes weigh exp(cosine / temperature); a large one makes them equal.
             components: principal components compared.
         """

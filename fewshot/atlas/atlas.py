@@ -20,7 +20,8 @@ from fewshot.atlas.prior import Box, Prior
 from fewshot.atlas.registration import Registered, Target, affine_of, reduced, register, to_array, to_image
 from fewshot.volumes import SliceStack, Volume
 from fewshot.volumes.sizes import label_radii
-from fewshot.volumes.windows import normalise, window_limits
+from fewshot.volumes.volume import is_regular
+from fewshot.volumes.windows import WINDOWS, normalise, window_limits
 
 LEAST_SIMILARITY = 0.2
 """Below this correlation a registration found nothing: arms against the body, or a slab elsewhere."""
@@ -30,6 +31,12 @@ PARTS, PAIR = ("whole", "focus"), ("image", "affine")
 
 REACH = 3.0
 """A blurred label ends this many deviations from where it was drawn."""
+
+BLOCK = 1 << 21
+"""Voxels that are moved at once: their positions take six times the memory of their values."""
+
+IN_PLACE = 48
+"""Points along each axis of a map that moves nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +177,9 @@ class Located:
         Args:
             sigmas: mm of blur for each label: how far the registration may be wrong.
         """
-        return Prior(self.stack, [self._map(label, sigma) for label, sigma in enumerate(sigmas, start=1)])
+        maps = [self._map(label, sigma) for label, sigma in enumerate(sigmas, start=1)]
+        known = np.any([template.drawn for template, _ in self.found], axis=0)
+        return Prior(self.stack, maps, unknown=(np.flatnonzero(~known) + 1).tolist())
 
     def _map(self, label: int, sigma: float) -> tuple[Box, np.ndarray] | None:
         parts = [
@@ -206,8 +215,10 @@ def moved(
         A box of the query and float32 values there; None where the map does not come to lie in it.
     """
     first, values = blurred
-    index = of.places * np.array(sides, np.float32) - 0.5 - first.astype(np.float32)
-    inside = ((index > -1) & (index < values.shape)).all(-1)
+    extent = np.array(sides, np.float32)
+    index = of.places * extent - 0.5 - first.astype(np.float32)
+    reach = of.steps * extent  # a label smaller than the grid's cells may lie between its points
+    inside = ((index + reach > -1) & (index - reach < values.shape)).all(-1)
     box = next(iter(find_objects(inside.astype(np.int8))), None)
     if box is None:
         return None
@@ -220,8 +231,12 @@ def moved(
         [np.ceil((part.stop + 1) * r) for part, r in zip(box, ratio, strict=True)], shape
     ).astype(int)
     axes = [(np.arange(a, b) + 0.5) / r - 0.5 for a, b, r in zip(low, high, ratio, strict=True)]
-    fine = interpolated(index, axes)
-    out = map_coordinates(values, np.moveaxis(fine, -1, 0), order=1, mode="constant", prefilter=False)
+    out = np.empty(high - low, np.float32)
+    rows = max(1, BLOCK // out[0].size)
+    for start in range(0, len(out), rows):
+        part = slice(start, start + rows)
+        fine = np.moveaxis(interpolated(index, [axes[0][part], *axes[1:]]), -1, 0)
+        map_coordinates(values, fine, out[part], order=1, mode="grid-constant", prefilter=False)
     low, high = low + of.low, high + of.low
     return (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])), out
 
@@ -255,7 +270,11 @@ class Atlas:
     @cached_property
     def radii(self) -> np.ndarray:
         """Median radius of each label over the templates that show it, mm ``[L]``."""
-        return np.asarray(np.nanmedian([template.radii for template in self.templates], axis=0))
+        of_templates = np.array([template.radii for template in self.templates])
+        shown = ~np.isnan(of_templates).all(0)
+        radii = np.full(len(shown), np.nan)
+        radii[shown] = np.nanmedian(of_templates[:, shown], axis=0)
+        return radii
 
     def locate(self, stack: SliceStack) -> Located | None:
         """Find the templates in a volume; None where no registration can be trusted."""
@@ -269,7 +288,8 @@ class Atlas:
 
     def in_place(self, stack: SliceStack) -> Located:
         """The templates in the volume that they were drawn on, where nothing needs to be registered."""
-        grid = np.meshgrid(*[(np.arange(side) + 0.5) / side for side in stack.volume.shape], indexing="ij")
+        sides = [min(side, IN_PLACE) for side in stack.volume.shape]
+        grid = np.meshgrid(*[(np.arange(side) + 0.5) / side for side in sides], indexing="ij")
         places = np.stack(grid, axis=-1).astype(np.float32)
         whole = Registered(places, np.zeros(3, int), np.array(stack.volume.shape), 1.0)
         return Located(stack, [(template, whole) for template in self.templates])
@@ -332,4 +352,20 @@ class Atlas:
                     drawn=arrays["drawn"],
                 )
             )
+            _check(templates[-1], len(templates[0].drawn))
+        if not templates or config["window"] not in WINDOWS:
+            raise ValueError("the atlas has no template, or no window of this program")
         return cls(templates, config["window"])
+
+
+def _check(of: AtlasTemplate, labels: int) -> None:
+    """Refuse what would fail, or find nothing, only once a volume is waiting."""
+    if of.axis not in range(of.classes.ndim) or of.classes.ndim != 3:
+        raise ValueError(f"axis {of.axis} of an atlas of shape {of.classes.shape}")
+    if of.labelled.shape != (of.classes.shape[of.axis],) or of.drawn.shape != (labels,):
+        raise ValueError("the atlas marks other slices or labels than it has")
+    if of.classes.max(initial=0) > labels:
+        raise ValueError("the atlas holds a label without a name")
+    for image, affine in of.images.values():
+        if image.ndim != 3 or 0 in image.shape or affine.shape != (4, 4) or not is_regular(affine):
+            raise ValueError("an image of the atlas lies nowhere")

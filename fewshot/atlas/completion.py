@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, shift
 
 BEYOND = 0.5
 """Probability next to the outermost labelled slice: the structure may end there or go on."""
@@ -14,8 +14,9 @@ BEYOND = 0.5
 def complete(mask: np.ndarray, labelled: np.ndarray, *, reach: float) -> np.ndarray:
     """Probability that a label covers each pixel, from the slices that were labelled.
 
-    Between two labelled slices the outline is interpolated by its signed distance (shape-based interpolation, Raya and
-    Udupa 1990). Beyond the outermost ones it is repeated with a probability that begins at ``BEYOND`` and fades.
+    Between two labelled slices the outline is interpolated by its signed distance, from centre to centre (after the
+    shape-based interpolation of Raya and Udupa 1990). Beyond the outermost ones it is repeated with a probability
+    that begins at ``BEYOND`` and fades.
 
     Args:
         mask: bool ``[S, rows, cols]``, true where the label is drawn.
@@ -32,14 +33,23 @@ def complete(mask: np.ndarray, labelled: np.ndarray, *, reach: float) -> np.ndar
     for first, last in pairwise(known):
         if last > first + 1 and (mask[first].any() or mask[last].any()):
             ends = signed_distance(mask[first]), signed_distance(mask[last])
+            # a structure that runs obliquely has moved: its outlines are laid on each other before they are mixed
+            way = _centre(mask[last], mask[first]) - _centre(mask[first], mask[last])
             for index in range(first + 1, last):
                 share = (index - first) / (last - first)
-                result[index] = (1 - share) * ends[0] + share * ends[1] > 0
+                early = shift(ends[0], share * way, order=1, mode="nearest")
+                late = shift(ends[1], (share - 1) * way, order=1, mode="nearest")
+                result[index] = (1 - share) * early + share * late > 0
     for index in range(known[0]):
         result[index] = mask[known[0]] * BEYOND * np.exp(-(known[0] - index - 1) / reach)
     for index in range(known[-1] + 1, len(mask)):
         result[index] = mask[known[-1]] * BEYOND * np.exp(-(index - known[-1] - 1) / reach)
     return result
+
+
+def _centre(mask: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Mean row and column of a mask, of another one where it is empty."""
+    return np.argwhere(mask if mask.any() else otherwise).mean(0)
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:

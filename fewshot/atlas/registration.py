@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - what everybody calls it
+from scipy.ndimage import maximum_filter, minimum_filter
 
 WORKING_VOXELS = 60_000
 """Images are reduced to this many voxels: structures of a few coarse voxels still register, in seconds."""
@@ -20,6 +22,8 @@ WORKING_PIXELS = 16_384
 """Likewise for pictures."""
 FIRST_VOXELS = 8_000
 """Resolution at which several beginnings of the affine map are tried."""
+LEAST_VOXELS = 4
+"""Along every axis: ITK's Gaussian filters need them."""
 FINER = 0.7
 """The region of the labels is registered anew if its reduced voxels are smaller than this share of the whole's."""
 
@@ -48,6 +52,14 @@ class Registered:
     low: np.ndarray
     high: np.ndarray
     similarity: float
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """How far the neighbours of each point lie in the template at most: like ``places``."""
+        around = (3, 3, 3, 1)
+        most = maximum_filter(self.places, around, mode="nearest")
+        least = minimum_filter(self.places, around, mode="nearest")
+        return np.asarray(np.maximum(most - self.places, self.places - least))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +161,8 @@ def _region(places: np.ndarray, query: sitk.Image, template: Target) -> tuple[np
     ratio = sides / np.array(places.shape[:3])
     low = np.floor(inside.min(0) * ratio).astype(int)
     high = np.minimum(np.ceil((inside.max(0) + 1) * ratio).astype(int), sides)
-    return low, high
+    thin = high - low < 2  # one voxel could not be told from a volume without depth
+    return np.where(thin, np.maximum(low - 1, 0), low), np.where(thin, np.minimum(high + 1, sides), high)
 
 
 def _places(transform: sitk.Transform, query: sitk.Image, template: sitk.Image) -> np.ndarray:
@@ -259,7 +272,9 @@ def _reduced(image: sitk.Image, voxels: int) -> sitk.Image:
 
 
 def _sides(size: np.ndarray, spacing: np.ndarray, step: float) -> np.ndarray:
-    return np.maximum(1, np.round(size * spacing / np.maximum(spacing, step))).astype(int)
+    """Voxels along each axis; a volume of few slices stays one."""
+    sides = np.round(size * spacing / np.maximum(spacing, step))
+    return np.maximum(np.where(size > 1, LEAST_VOXELS, 1), sides).astype(int)
 
 
 def _resized(image: sitk.Image, size: Sequence[int]) -> sitk.Image:
@@ -270,7 +285,7 @@ def _resized(image: sitk.Image, size: Sequence[int]) -> sitk.Image:
     dimension = image.GetDimension()
     turn = np.array(image.GetDirection()).reshape(dimension, dimension)
     origin = np.array(image.GetOrigin()) + turn @ ((step - np.array(image.GetSpacing())) / 2)
-    blocks = np.floor(step / np.array(image.GetSpacing()) + 1e-6).astype(int)
+    blocks = np.maximum(1, np.floor(step / np.array(image.GetSpacing()) + 1e-6)).astype(int)
     averaged = sitk.BinShrink(image, blocks.tolist()) if (blocks > 1).any() else image
     return sitk.Resample(
         averaged,

@@ -45,6 +45,7 @@ class Contents:
         complete: whether a slice without label is background.
         ignored: further values that count as background.
         missing: case -> why its image or its labels cannot be used.
+        unlabelled: those of `missing` for which no labels are listed either.
     """
 
     source: Path
@@ -56,3 +57,4 @@ class Contents:
     complete: bool = False
     ignored: frozenset[int] = frozenset()
     missing: dict[str, str] = field(default_factory=dict)
+    unlabelled: frozenset[str] = frozenset()

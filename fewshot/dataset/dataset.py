@@ -44,6 +44,7 @@ class Dataset:
             template are unknown, and nothing is learned from them.
         ignored: further values that may occur in label maps and count as background. Other values are errors.
         missing: case -> why its image or its labels, which the dataset lists, cannot be used.
+        unlabelled: those of `missing` for which no labels are listed either, such as a challenge's test images.
         source: the file or folder that says all this, for messages.
     """
 
@@ -56,6 +57,7 @@ class Dataset:
     complete: bool = False
     ignored: frozenset[int] = frozenset()
     missing: dict[str, str] = field(default_factory=dict)
+    unlabelled: frozenset[str] = frozenset()
     source: Path | None = None
 
     @classmethod
@@ -90,6 +92,7 @@ class Dataset:
             complete=found.complete,
             ignored=frozenset({*found.ignored, *found.labels.values()} - {*chosen.values()}),
             missing=found.missing,
+            unlabelled=found.unlabelled,
             source=found.source,
         )
 
@@ -97,6 +100,11 @@ class Dataset:
     def labelled(self) -> dict[str, Case]:
         """The cases with a label map."""
         return {name: case for name, case in self.cases.items() if case.label}
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """The labelled cases that cannot be used, because a file of theirs is missing -> why."""
+        return {name: why for name, why in self.missing.items() if name not in self.unlabelled}
 
     def choose(self, names: Sequence[str]) -> list[Case]:
         """The labelled cases of these names.

@@ -36,7 +36,7 @@ def read_decathlon(folder: Path, description: Path, fields: Mapping[str, Any]) -
         FewshotError: an invalid dataset.json, an unknown channel, no case, or two cases of one name.
     """
     check_fields(fields, OPTIONS, description)
-    labels, ignored = _labels(fields.get("labels", {}), description)
+    labels, ignored = label_values(fields.get("labels", {}), description)
     names = _channel_names(fields)
     channel = _channel(fields.get("channel", 0), names, description)
     listed = is_listing(fields)
@@ -45,10 +45,13 @@ def read_decathlon(folder: Path, description: Path, fields: Mapping[str, Any]) -
         raise FewshotError(f'{description} lists no image: name at least one in "training".')
     cases: dict[str, Case] = {}
     missing: dict[str, str] = {}
+    unlabelled = set()
     for name, entry in sorted(entries.items()):
         image, files = entry.of_channel(channel.index)
         label = entry.label if entry.label and entry.label.exists() else None
         if image is None:
+            if entry.label is None:
+                unlabelled.add(name)
             missing[name] = (
                 f"The image of channel {channel.index} of {name} is missing ({entry.first}): add it."
             )
@@ -67,16 +70,26 @@ def read_decathlon(folder: Path, description: Path, fields: Mapping[str, Any]) -
         name=str(fields.get("name") or folder.resolve().name),
         cases=cases,
         labels=labels,
-        modality=_modality(channel.name) or _modality(" ".join(names.values())),
+        modality=_modality(channel.name) or said_modality(fields),
         hounsfield=fields.get("hounsfield", True),
         complete=fields.get("complete", not ignored),
         ignored=frozenset({*fields.get("ignore", ()), *ignored}),
         missing=missing,
+        unlabelled=frozenset(unlabelled),
     )
 
 
-def _labels(declared: object, description: Path) -> tuple[dict[str, int], set[int]]:
-    """Label name -> value from {"1": "liver"} (MSD) or {"liver": 1} (nnU-Net 2), and the values to ignore."""
+def said_modality(fields: Mapping[str, Any]) -> str:
+    """The modality that the names of all channels together say: CT, MR, XR or nothing."""
+    return _modality(" ".join(_channel_names(fields).values()))
+
+
+def label_values(declared: object, description: Path) -> tuple[dict[str, int], set[int]]:
+    """Label name -> value from {"1": "liver"} (MSD) or {"liver": 1} (nnU-Net 2), and the values to ignore.
+
+    Raises:
+        FewshotError: for the first entry that is neither, such as a region of several values.
+    """
     if not isinstance(declared, dict):
         raise FewshotError(f'"labels" in {description} is {declared!r}: it must be such as {{"1": "liver"}}.')
     labels: dict[str, Any] = {}

@@ -27,6 +27,7 @@ def merge(old: Record, journal: str) -> None:
         models |= {(of["seed"], of["adapter"]): of for of in entry.get("models", [])}
         runs |= {run["seed"]: run for run in entry.get("runs", [])}
         old["digests"] |= entry.get("digests", {})
+        old["notes"] = old.get("notes", {}) | entry.get("notes", {})
     old |= {"models": list(models.values()), "runs": list(runs.values())}
 
 

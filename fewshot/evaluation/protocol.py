@@ -58,7 +58,8 @@ def evaluate(
     Writes `results.json` and `report.html`, and for every seed `seed-S/models/ADAPTER.safetensors` and
     `seed-S/predictions/METHOD/CASE.nii.gz` below `out`. Every row is kept as soon as it is there: a run that was
     interrupted, or killed, goes on where it stopped. Labels that no template holds are left out; a case that cannot
-    be read and a method that cannot be fitted are skipped. The results name them.
+    be read or lacks a file that the dataset lists, and a method that cannot be fitted, are skipped. The results name
+    them, and what reading a case had to decide.
 
     Args:
         folder: the dataset.
@@ -142,6 +143,8 @@ def evaluate(
             for each in rounds:
                 work.do(each)
         finally:
+            for name, why in dataset.lost.items():
+                store.failed.setdefault(name, why)
             results = store.write()  # also if the user stops it
         if not store.rows:
             reason = next(iter(store.failed.values()))

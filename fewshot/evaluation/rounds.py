@@ -39,11 +39,13 @@ class Support:
         templates: labelled volumes, named by the labels that they hold.
         plane: in which the slices lie.
         run: what results.json says about them.
+        notes: case -> what reading it had to decide.
     """
 
     templates: list[Template]
     plane: str
     run: dict[str, Any]
+    notes: dict[str, tuple[str, ...]]
 
     @property
     def labels(self) -> dict[str, int]:
@@ -92,6 +94,7 @@ def read_support(dataset: Dataset, of: Round, shared: Circumstances, slices: int
         FewshotError: a template cannot be read, or holds no label.
     """
     templates = [dataset.template(case) for case in of.templates]
+    notes = {template.volume.name: template.volume.notes for template in templates}
     plane = shared.resolve([template.volume for template in templates]).plane
     kept: dict[str, list[int]] | None = None
     if slices is not None:
@@ -109,7 +112,7 @@ def read_support(dataset: Dataset, of: Round, shared: Circumstances, slices: int
             template.volume.name: digests(template.volume, template.labels) for template in templates
         },
     }
-    return Support(templates, plane, run)
+    return Support(templates, plane, run, notes)
 
 
 def digests(volume: Volume, labels: np.ndarray) -> dict[str, str]:

@@ -39,6 +39,7 @@ class ResultStore:
 
     Attributes:
         failed: what has no rows -> why; of this run alone.
+        notes: case -> what reading its files had to decide.
 
     Raises:
         FewshotError: results.json is damaged.
@@ -65,6 +66,7 @@ class ResultStore:
         self.names = list(names)
         self.versions = dict(versions or {})
         self.failed: dict[str, str] = {}
+        self.notes: dict[str, list[str]] = {}
         self.rows: list[Record] = []
         self.timings: list[Record] = []
         self.confusions: list[Record] = []
@@ -108,6 +110,14 @@ class ResultStore:
             self.forget(seed)
         self._runs[seed] = dict(run)
         self._append({"runs": [run]})
+
+    def note(self, case: str, notes: Iterable[str]) -> None:
+        """Keep what reading a case had to decide, as a template or as one that is predicted."""
+        known = self.notes.get(case, [])
+        if joined := list(dict.fromkeys([*known, *notes])):
+            self.notes[case] = joined
+        if joined != known:
+            self._append({"notes": {case: joined}})
 
     def forget(self, seed: int, name: str | None = None) -> None:
         """Drop what was made with a seed, or with an adapter or baseline and a seed."""
@@ -189,6 +199,7 @@ class ResultStore:
             "timings": self.timings,
             "confusion": _summed(sorted(self.confusions, key=place), ["background", *self.names]),
             "confusions": self.confusions,
+            "notes": dict(sorted(self.notes.items())),
             "failed": self.failed,
             "settings": self.settings,
             "options": self.options,
@@ -236,6 +247,7 @@ class ResultStore:
         for key in LISTS:
             setattr(self, key, [of for of in old[key] if of["adapter"] in kept and of["case"] in fresh])
         self.digests = {case: of for case, of in old["digests"].items() if case in fresh}
+        self.notes = {case: of for case, of in old.get("notes", {}).items() if case in fresh}
         self._models = {(of["seed"], of["adapter"]): of for of in old["models"] if of["adapter"] in kept}
         self._runs = {run["seed"]: run for run in old["runs"]}
         for package, version in old["versions"].items() if self.rows else ():

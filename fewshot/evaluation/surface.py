@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,8 +38,12 @@ def surface_distances(
         torch.from_numpy(np.pad(mask.squeeze(drop), 1).astype(np.float32))[None, None]
         for mask in (truth, predicted)
     )
-    farthest = compute_hausdorff_distance(found, there, include_background=True, percentile=95, spacing=step)
-    average = compute_average_surface_distance(
-        found, there, include_background=True, symmetric=True, spacing=step
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of an argument that MONAI gives to itself
+        farthest = compute_hausdorff_distance(
+            found, there, include_background=True, percentile=95, spacing=step
+        )
+        average = compute_average_surface_distance(
+            found, there, include_background=True, symmetric=True, spacing=step
+        )
     return float(farthest), float(average)

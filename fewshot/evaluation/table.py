@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 
 ALL = "all labels"
 """How tables call the mean over the labels."""
+
+WIDE = 110
+"""Columns of the table in a file."""
+
+FEW = 3
+"""Notes on cases that are shown, and cases that are named with each."""
 
 HEADERS = (
     "label",
@@ -83,12 +89,15 @@ def summary_table(results: Mapping[str, Any]) -> str:
 
 def print_summary(results: Mapping[str, Any], console: Console) -> None:
     """Print the summary, the labels that could not be tested and what failed; 100 columns are enough."""
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console.print(escape(_headline(results)))
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("", overflow="fold")
+    table.add_column("", overflow="fold", min_width=max(map(len, results["summary"])) + 2)
+    # where there is no terminal, nothing has to be narrow
+    console = console if console.is_terminal else Console(file=console.file, width=max(console.width, WIDE))
     for header in HEADERS[2:]:
         first, _, rest = header.rpartition(" ") if header not in ("< 10 px", HEADERS[3]) else (header, "", "")
         table.add_column(
@@ -109,7 +118,7 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
 
 
 def notices(results: Mapping[str, Any]) -> list[str]:
-    """What a reader of the numbers must know: notes on methods, untested labels, what failed."""
+    """What a reader of the numbers must know: untested labels, notes on methods and cases, what failed."""
     runs, models = results.get("runs") or [], results.get("models") or []
     lacking: dict[str, list[int]] = {}
     for run in runs:
@@ -124,7 +133,23 @@ def notices(results: Mapping[str, Any]) -> list[str]:
     ]
     notes = dict.fromkeys((of["adapter"], of["note"]) for of in models if of.get("note"))
     found += [f"{method}: {note}" for method, note in notes]
+    found += _notes_on_cases(results.get("notes") or {})
     return found + [f"{name} failed: {reason}" for name, reason in (results.get("failed") or {}).items()]
+
+
+def _notes_on_cases(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What reading the cases had to decide, each note once with the cases that it is about; the first few notes."""
+    cases: dict[str, list[str]] = {}
+    for case, of in notes.items():
+        for note in of:
+            cases.setdefault(note, []).append(case)
+    lines = []
+    for note, of in list(cases.items())[:FEW]:
+        others = f" and {len(of) - FEW} others" if len(of) > FEW else ""
+        lines.append(f"{', '.join(of[:FEW])}{others}: {note}.")
+    if len(cases) > FEW:
+        lines.append(f"{len(cases) - FEW} more notes on cases are in results.json.")
+    return lines
 
 
 def _headline(results: Mapping[str, Any]) -> str:

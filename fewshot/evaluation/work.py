@@ -33,6 +33,7 @@ class _Study:
     volume: Volume
     truth: np.ndarray
     seconds: float
+    notes: tuple[str, ...]
 
 
 class Work:
@@ -89,6 +90,8 @@ class Work:
             self.tally.add("predict", units * len(of.queries))
             return
         self.store.begin(support.run)
+        for name, notes in support.notes.items():
+            self.store.note(name, notes)
         self._forget_changed(of.seed)
         todo = {case: self._missing(of.seed, case) for case in of.queries}
         left = sum(len(names) for missing in todo.values() for names in missing.values())
@@ -170,6 +173,8 @@ class Work:
         except FAILURES as error:
             self._fail(case.name, error)
             study = None
+        if study:
+            self.store.note(case.name, study.notes)
         for method, names in missing.items():
             left = len(names)
             if study:
@@ -185,8 +190,8 @@ class Work:
     def _read(self, case: Case) -> _Study:
         start = time.perf_counter()
         volume = self.dataset.volume(case)
-        truth = self.dataset.label_map(case, volume)
-        return _Study(case, volume, truth, _since(start))
+        truth, notes = self.dataset.read_labels(case, volume)
+        return _Study(case, volume, truth, _since(start), (*volume.notes, *notes))
 
     def _predictions(
         self, of: Round, study: _Study, support: Support, method: Method, names: Sequence[str]
@@ -201,6 +206,7 @@ class Work:
             "read": study.seconds,
             "slices": found.timings.get("slices") if spec else None,
             "features": features,
+            "atlas": found.timings.get("atlas"),
             "adapter_seconds": found.timings["adapter"] if spec else seconds,
             "components": found.timings.get("components") if spec else None,
         }

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from fewshot.errors import FewshotError
 from fewshot.volumes.nifti import count_channels, read_nifti
-from fewshot.volumes.raw import NIFTI, case_name, extension_of
-from fewshot.volumes.reading import _finite, looks_like_hounsfield, read_volume
-from fewshot.volumes.volume import Volume, modality_of
+from fewshot.volumes.raw import NIFTI, extension_of
+from fewshot.volumes.reading import as_volume, read_volume
+from fewshot.volumes.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,4 @@ def read_channel(path: Path, channel: Channel, *, modality: str | None = None) -
     if count == 1:
         return read_volume(path, modality=modality)
     raw = read_nifti(path, channel=channel.index)
-    notes = [*raw.notes, channel.of(count)]
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf and is mended as such
-        array = _finite(path, np.asarray(raw.array, dtype=np.float32), notes)
-    known = modality_of(modality or "") or ("CT" if looks_like_hounsfield(array) else "")
-    return Volume(array, raw.affine, known, case_name(path), path, notes=tuple(notes))
+    return as_volume(replace(raw, notes=(*raw.notes, channel.of(count))), path, modality=modality)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fewshot.errors import FewshotError
-from fewshot.volumes.raw import case_name, read_raw, several_volumes
+from fewshot.volumes.raw import Raw, case_name, read_raw, several_volumes
 from fewshot.volumes.volume import Volume, modality_of
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -28,7 +28,20 @@ def read_volume(path: Path | str, *, modality: str | None = None) -> Volume:
         FewshotError: The file cannot be read as one volume; the sentence says why and what to do.
     """
     path = Path(path)
-    raw = read_raw(path)
+    return as_volume(read_raw(path), path, modality=modality)
+
+
+def as_volume(raw: Raw, path: Path, *, modality: str | None = None) -> Volume:
+    """Give the content of a file the meaning of an image: grey, finite, with the modality as far as it is known.
+
+    Args:
+        raw: What was read.
+        path: From where, for the volume's name and for messages.
+        modality: As in `read_volume`.
+
+    Raises:
+        FewshotError: It has channels that are no colour, or no finite voxel.
+    """
     notes = list(raw.notes)
     array = raw.array
     if raw.channels:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.others.generic import device_list, name_to_device
@@ -14,10 +15,15 @@ from lib.project import Project
 from lib.trainers.base import WorkspaceTrainer, whole_number
 from lib.trainers.stats import TrainingStats
 
+if TYPE_CHECKING:
+    from fewshot.model import Model
+
 logger = logging.getLogger(__name__)
 
-MAX_EPOCHS = 40
-"""The engine's own default; it stops earlier when held-out pixels do not get better."""
+OTHERS = "of other patients: each template was found by the other templates"
+SAME = "of other slices of the one template: hopeful for other patients"
+UNKNOWN = "too little is labelled to say: label a second study"
+"""How the expected Dice coefficient was found, in words for people."""
 
 
 class AdapterTrainer(WorkspaceTrainer):
@@ -35,9 +41,16 @@ class AdapterTrainer(WorkspaceTrainer):
         self.models = models
         self.adapter = adapter
 
+    @cached_property
+    def _default(self) -> int:
+        """The adapter's own number of epochs; some stop earlier when held-out pixels do not get better."""
+        from fewshot.adapters import ADAPTERS
+
+        return int(ADAPTERS[self.adapter].Options().epochs)
+
     @override
     def config(self) -> dict[str, Any]:
-        return {"max_epochs": self.project.settings.max_epochs or MAX_EPOCHS, "device": device_list()}
+        return {"max_epochs": self.project.settings.max_epochs or self._default, "device": device_list()}
 
     @override
     def check(self, request: dict[str, Any]) -> None:
@@ -80,8 +93,20 @@ class AdapterTrainer(WorkspaceTrainer):
             except Exception as error:
                 stats.finish(error=str(error))
                 raise
+        told = expectation(model) if model.atlas else {}
         logger.info("Published %s, version %s, on %d templates", self.name, version, len(templates))
-        return stats.finish(version=version, labels=list(labels), scores=model.scores)
+        if told:
+            logger.info("Expected Dice of %s: %s, %s", self.name, *told.values())
+        return stats.finish(version=version, labels=list(labels), scores=model.scores, **told)
 
     def _epochs(self, request: dict[str, Any]) -> int:
         return whole_number(request, "max_epochs", self.config()["max_epochs"], least=1)
+
+
+def expectation(model: Model) -> dict[str, Any]:
+    """What people want to know of a model: the Dice coefficient to expect, None if nobody can say, and of what."""
+    dice = model.scores.get("expected_dice")
+    if dice is None:
+        return {"expected_dice": None, "expected_dice_of": UNKNOWN}
+    of = OTHERS if model.scores.get("other_patients") else SAME
+    return {"expected_dice": round(dice, 3), "expected_dice_of": of}

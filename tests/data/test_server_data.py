@@ -22,7 +22,7 @@ def server(data, tmp_path_factory):
     studies.mkdir()
     for name in (TEMPLATE, *QUERIES):
         shutil.copy(data / "mr_hippocampus_msd" / "images" / f"{name}.nii.gz", studies)
-    server = Server(root, studies, conf={"backbone": "embedded", "max_epochs": "40"})
+    server = Server(root, studies, conf={"backbone": "embedded", "max_epochs": "24"})
     try:
         yield server.wait()
     finally:

@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 APP = REPOSITORY / "apps" / "fewshot"
 SHAPE = (48, 40, 16)
 LABELS = ("liver", "spleen")
+TRAINED = ("fewshot", "fewshot_contrastive")
 FAST = {"backbone": "random-tiny", "max_epochs": "6"}
 
 
@@ -223,8 +224,8 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def trained(annotated: Server) -> Server:
-    """The same server after both trainings."""
+    """The same server after the trainings of `TRAINED`; each costs the start of a process."""
     annotated.training_seen = {  # type: ignore[attr-defined]
-        model: annotated.train(model) for model in ("fewshot", "fewshot_classification")
+        model: annotated.train(model) for model in TRAINED
     }
     return annotated

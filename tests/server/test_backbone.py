@@ -26,6 +26,8 @@ RECIPE = {
     "save_seconds": 0,
 }
 """Small, and with a checkpoint after every step."""
+MODELS = ("fewshot", "fewshot_classification", "fewshot_basic", "backbone")
+"""Those that the tests need: *train all* starts a process for each trainer."""
 PLAN = {"minutes": 0.5, "start": "random-tiny", "settings": RECIPE}
 
 
@@ -35,7 +37,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_studies(root / "studies", count=3)
     blind = root / "blind.safetensors"
     write_blind_backbone(blind)
-    server = Server(root, root / "studies", conf={"size": "64", "backbone": str(blind)})
+    server = Server(
+        root,
+        root / "studies",
+        conf={
+            "size": "64",
+            "backbone": str(blind),
+            "models": ",".join(MODELS),
+        },
+    )
     try:
         yield server.wait()
     finally:
@@ -58,9 +68,12 @@ def test_the_whole_way(server: Server, truth: dict[str, Any]) -> None:
     assert "no model backbone" in sentence(server.infer("backbone", "ct_0"), 404)
     for image in ("ct_0", "ct_1"):
         assert server.submit(image, partial(truth[image]), list(LABELS)).status_code == 200
-    server.train("fewshot")
+    told = server.train("fewshot")[-1]
+    assert 0 < told["expected_dice"] <= 1
+    assert "other patients" in told["expected_dice_of"]
     server.segment("fewshot", "ct_2")
     _, before = server.segment("fewshot", "ct_2")
+    assert before["provenance"]["expected_dice"] == told["expected_dice"]
     features = set((server.root / "bank").glob("*.safetensors"))
 
     (server.studies / "broken.nii.gz").write_bytes(b"no image")

@@ -13,10 +13,10 @@ import requests
 import SimpleITK as sitk
 
 from fewshot.phantoms import make_study
-from tests.server.conftest import LABELS, Server, partial, sentence
+from tests.server.conftest import LABELS, TRAINED, Server, partial, sentence
 
 pytestmark = pytest.mark.server
-MODELS = ["fewshot", "fewshot_classification", "fewshot_basic"]
+MODELS = ["fewshot", "fewshot_contrastive", "fewshot_classification", "fewshot_basic"]
 
 
 class TestBeforeAnything:
@@ -24,7 +24,7 @@ class TestBeforeAnything:
         info = fresh.client.info()
         assert list(info["models"]) == MODELS
         assert {model["type"] for model in info["models"].values()} == {"segmentation"}
-        assert list(info["trainers"]) == [*MODELS[:2], "backbone"]
+        assert list(info["trainers"]) == [*MODELS[:3], "backbone"]
         assert set(info["strategies"]) == {"random", "first"}
         assert info["scoring"] == {}
         assert info["labels"] == []
@@ -41,7 +41,7 @@ class TestBeforeAnything:
         assert ("press Train" in detail) is (model != "fewshot_basic")
 
     @pytest.mark.parametrize(
-        "path", ["train/fewshot", "train/fewshot_classification", "train/", "batch/infer/fewshot"]
+        "path", ["train/fewshot", "train/fewshot_contrastive", "train/", "batch/infer/fewshot"]
     )
     def test_a_training_is_refused_at_once(self, fresh: Server, path: str):
         answer = requests.post(f"{fresh.url}/{path}", json={}, timeout=60)
@@ -106,7 +106,15 @@ class TestLoop:
         starts = [entry.get("start_ts", 0) for entry in stats.values()]
         assert starts == sorted(starts, reverse=True)
 
-    @pytest.mark.parametrize("model", MODELS)
+    def test_the_dice_to_expect_is_told(self, trained: Server):
+        """A few slices of one study say nothing of other patients; that is said, and in the training's log as well."""
+        stats = trained.client.info()["train_stats"]
+        assert stats["fewshot"]["expected_dice"] is None
+        assert "label a second study" in stats["fewshot"]["expected_dice_of"]
+        assert "expected_dice" not in stats["fewshot_contrastive"]
+        assert "Expected Dice of fewshot: None, too little is labelled" in trained.log.read_text()
+
+    @pytest.mark.parametrize("model", [*TRAINED, "fewshot_basic"])
     def test_an_inference(self, trained: Server, truth: dict, model: str):
         file, result = trained.segment(model, "ct_1")
         values = assert_on_the_grid_of(trained, "ct_1", file)
@@ -173,7 +181,7 @@ class TestLoop:
     def test_the_old_adapter_works_during_a_training_and_after_it_was_killed(self, trained: Server):
         _, before = trained.segment("fewshot", "ct_1")
         trained.client.train_start("fewshot", {"max_epochs": 100000})
-        busy = requests.post(f"{trained.url}/train/fewshot_classification", json={}, timeout=60)
+        busy = requests.post(f"{trained.url}/train/fewshot_contrastive", json={}, timeout=60)
         assert "training is running" in sentence(busy, 429)
         end = time.monotonic() + 60
         while "total_time" in trained.client.info()["train_stats"]["fewshot"]:

@@ -4,8 +4,10 @@ import json
 import os
 import pickle
 
+import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from safetensors import safe_open
 
 from fewshot import pipeline
@@ -24,11 +26,12 @@ def saved(tiny, bank, tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def rewrite(path, **changes):
+def rewrite(path, *, tensors=None, without=(), **changes):
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()[HEADER_KEY]) | changes
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    safetensors.torch.save_file(state, path, {HEADER_KEY: json.dumps(header)})
+    header = {name: value for name, value in header.items() if name not in without}
+    safetensors.torch.save_file(state | (tensors or {}), path, {HEADER_KEY: json.dumps(header)})
 
 
 def test_header_tells_everything(saved):
@@ -48,7 +51,7 @@ def test_header_tells_everything(saved):
         ({"version": 99}, "format version 99"),
         ({"format": "something"}, "not a fewshot adapter file"),
         ({"adapter": "magic"}, "adapter 'magic'"),
-        ({"config": {"dim": 5, "labels": 2, "options": {}}}, "do not make a contrastive adapter"),
+        ({"config": {"dim": 5, "labels": 2, "options": {}}}, "do not make a auto adapter"),
     ],
 )
 def test_other_versions_and_formats_are_refused(saved, changes, words):
@@ -96,3 +99,63 @@ def test_a_crash_while_saving_keeps_the_old_file(saved, monkeypatch):
         model.save(saved)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.glob(".*tmp")] == []
+
+
+def header_of(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()[HEADER_KEY])
+
+
+def test_the_atlas_travels_in_the_file(saved, tiny, bank):
+    model = load_model(saved)
+    assert header_of(saved)["version"] == 2
+    (template,) = model.atlas.templates
+    np.testing.assert_array_equal(template.classes, blobs(0)[1])
+    assert template.drawn.tolist() == [True, True]
+    model.save(saved.with_name("again.safetensors"))
+    assert saved.with_name("again.safetensors").read_bytes() == saved.read_bytes()
+    assert not [name for name in model.adapter.state_dict() if name.startswith("atlas")]
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"atlas.0.classes": torch.zeros(30, dtype=torch.uint8)},
+        {"atlas.0.whole.image": torch.zeros(4, 4)},
+        {"atlas.0.focus.affine": torch.zeros(4, 4)},
+        {"atlas.0.labelled": torch.ones(3, dtype=torch.bool)},
+        {"atlas.0.drawn": torch.ones(1, dtype=torch.bool)},
+        {"atlas.0.focus.image": torch.zeros(3, 3, 3, dtype=torch.bfloat16)},
+    ],
+    ids=lambda of: next(iter(of)),
+)
+def test_a_damaged_atlas_is_refused_with_the_files_name(saved, tensors):
+    rewrite(saved, tensors=tensors)
+    with pytest.raises(FewshotError, match=r"model\.safetensors does not hold what its header says"):
+        load_model(saved)
+
+
+def test_an_atlas_that_its_header_describes_otherwise_is_refused(saved):
+    atlas = header_of(saved)["atlas"]
+    second = {**atlas, "templates": atlas["templates"] * 2}
+    for wrong in (second, {**atlas, "templates": []}, {**atlas, "window": "magic"}, {"window": "percentile"}):
+        rewrite(saved, atlas=wrong)
+        with pytest.raises(FewshotError, match="does not hold what its header says"):
+            load_model(saved)
+
+
+def test_files_of_the_first_version_are_read(tiny, bank, tmp_path):
+    """They have no atlas, and their adapter was the contrastive one."""
+    template = Template(*blobs(0), {"bright": 1, "dark": 2})
+    model = pipeline.fit([template], adapter="contrastive", options={"epochs": 1}, backbone=tiny, bank=bank)
+    path = tmp_path / "old.safetensors"
+    model.save(path)
+    assert model.atlas is None
+    rewrite(path, version=1, without=["atlas"])
+    assert "atlas" not in header_of(path)
+    old = load_model(path)
+    assert old.atlas is None
+    query, _ = blobs(1)
+    one, two = (pipeline.predict(query, of, backbone=tiny, bank=bank) for of in (model, old))
+    np.testing.assert_array_equal(one.labels, two.labels)
+    assert not any("registered" in note for note in two.notes)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from fewshot.errors import FewshotError
 from fewshot.pipeline import resolve
-from fewshot.support import Template, collect_samples, label_names, parts_per_label
-from fewshot.volumes import SliceSpec
+from fewshot.support import NEAR_SHARE, Template, collect_samples, label_names, parts_per_label
+from fewshot.volumes import SliceSpec, Volume
 from tests.unit.conftest import blobs
 
 NAMES = {"bright": 1, "dark": 2}
@@ -149,3 +150,67 @@ def test_bad_templates_are_refused_in_words(collect):
         Template(volume, labels[:, :, 1:], NAMES)
     with pytest.raises(FewshotError, match="no background pixel"):
         collect([Template(volume, np.ones_like(labels), {"all": 1})], ["all"])
+
+
+def one_ball(radius=4):
+    """A small ball in the middle of a wide volume, and the distance of every pixel from it, mm."""
+    volume, _ = blobs(0, shape=(64, 64, 5))
+    x, y, z = np.indices((64, 64, 5))
+    labels = ((x - 32) ** 2 + (y - 32) ** 2 + 9 * (z - 2) ** 2 <= radius**2).astype(np.uint16)
+    return volume, labels, distance_transform_edt(labels == 0, sampling=volume.spacing)
+
+
+def test_hard_background_comes_mostly_from_around_the_labels(collect, monkeypatch):
+    monkeypatch.setattr("fewshot.support.PIXELS_PER_LABEL", 300)
+    volume, labels, distance = one_ball()
+    templates = [Template(volume, labels, {"ball": 1}, complete=True)]
+    plain, hard = collect(templates, ["ball"]), collect(templates, ["ball"], hard=True)
+    radius = np.cbrt((labels > 0).sum() * np.prod(volume.spacing) * 3 / 4 / np.pi)
+    near = (distance > 0) & (distance <= max(3 * radius, 8))
+    assert 0.1 < near.sum() / (labels == 0).sum() < 0.5
+    background = hard.targets == 0
+    assert background.sum() == pytest.approx(600, abs=5)
+    # near pixels were drawn more densely: each stands for fewer
+    weights = hard.weights[background].unique()
+    assert len(weights) == 2
+    share = (hard.weights[background] == weights.min()).float().mean()
+    assert float(share) == pytest.approx(NEAR_SHARE, abs=0.02)
+    for of in (plain, hard):
+        assert of.weights[of.targets == 0].sum() == pytest.approx((labels == 0).sum(), rel=0.02)
+    near_weight = hard.weights[background & (hard.weights == weights.min())].sum()
+    assert float(near_weight) == pytest.approx(near.sum(), rel=0.02)
+
+
+def test_hard_background_leaves_the_labels_as_they_are(collect):
+    volume, labels = blobs(0)
+    templates = [Template(volume, partly(labels, [2, 3, 4]), NAMES)]
+    plain, hard = collect(templates, ["bright", "dark"]), collect(templates, ["bright", "dark"], hard=True)
+    for label in (1, 2):
+        one, other = plain.targets == label, hard.targets == label
+        torch.testing.assert_close(plain.features[one], hard.features[other])
+        torch.testing.assert_close(plain.weights[one], hard.weights[other])
+    assert set(hard.targets.tolist()) == {0, 1, 2}
+    assert set(hard.slices.tolist()) == {2, 3, 4}, "near a label on an unlabelled slice nothing is known"
+    assert hard.possible[hard.targets == 0].unique(dim=0).tolist() == [[True, False, False]]
+
+
+def test_hard_background_of_pictures_and_of_labels_without_surroundings(collect):
+    volume, labels, _ = one_ball()
+    flat = Volume(volume.array[:, :, 2:3], np.diag([2.0, 2.0, 1.0, 1.0]), "XR", "picture", None, False, ())
+    samples = collect([Template(flat, labels[:, :, 2:3], {"ball": 1})], ["ball"], hard=True)
+    assert samples.weights.sum() == pytest.approx(64 * 64, rel=0.02)
+    with pytest.raises(FewshotError, match="no background pixel"):
+        collect([Template(flat, np.ones_like(labels[:, :, 2:3]), {"all": 1})], ["all"], hard=True)
+    unwanted = Template(flat, labels[:, :, 2:3], {"other": 1}, complete=True)
+    wanted = Template(flat, 2 * labels[:, :, 2:3], {"ball": 2})
+    both = collect([unwanted, wanted], ["ball"], hard=True)
+    assert set(both.slices[both.targets == 1].tolist()) == {1}
+    assert not ((both.slices == 0) & ~both.possible.all(1)).any(), "the ball may lie there unseen"
+
+
+def test_hard_draws_are_repeatable(collect, monkeypatch):
+    monkeypatch.setattr("fewshot.support.PIXELS_PER_LABEL", 100)
+    templates = [Template(*blobs(0), NAMES)]
+    one, again, other = (collect(templates, ["bright", "dark"], hard=True, seed=seed) for seed in (1, 1, 2))
+    torch.testing.assert_close(one.features, again.features)
+    assert not torch.equal(one.features, other.features)

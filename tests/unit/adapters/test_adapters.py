@@ -93,6 +93,7 @@ def test_unknown_option_is_refused_with_the_known_ones(name):
         ("classification", {"hidden": [64, 0]}),
         ("classification", {"learning_rate": True}),
         ("basic", {"threshold": 0}),
+        ("auto", {"dropout": 1.0}),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused_by_name(name, options):
@@ -189,7 +190,7 @@ def test_background_of_a_template_without_a_label_does_not_count_against_it():
     possible = torch.nn.functional.one_hot(targets, 3).bool()
     possible[hidden, 2] = True
     samples = Samples(both.features, targets, both.slices, possible, both.weights)
-    for name in ("classification", "contrastive"):
+    for name in ("auto", "classification", "contrastive"):
         adapter = ADAPTERS[name].create(DIM, 2, {"epochs": 15})
         adapter.fit(samples)
         probe = clusters(2, seed=5).features[-120:].reshape(1, 1, -1, DIM)

@@ -102,7 +102,7 @@ def test_the_time_of_a_new_study_holds_its_features_once(
     timings = run(adapters=["basic", "classification"], baselines=["copy"])["timings"]
     assert len(timings) == 4 * 3
     for of in timings:
-        stages = ("read", "slices", "features", "adapter_seconds", "components", "refine_seconds")
+        stages = ("read", "slices", "features", "atlas", "adapter_seconds", "components", "refine_seconds")
         known = [of[stage] for stage in stages if of[stage] is not None]
         assert of["total"] == pytest.approx(sum(known), abs=2e-3)
         assert (of["features"] is None) == (of["adapter"] == "copy")
@@ -409,12 +409,12 @@ def test_two_runs_do_not_write_into_one_folder(run: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("again", [False, True])
 def test_progress_is_true_and_ends_complete(run: Any, made_up: type[Copy], again: bool) -> None:
-    arguments = {"adapters": ["basic", "classification"], "baselines": ["copy"], "seeds": (0, 1)}
+    arguments = {"adapters": ["basic"], "baselines": ["copy"], "seeds": (0, 1)}
     seen: list[tuple[str, float, int]] = []
     if again:
         run(**arguments, max_cases=2)
     run(**arguments, progress=lambda *report, **_: seen.append(report))
-    for stage, total in (("features", 2 * 5), ("train", 2 * 3), ("predict", 2 * 3 * 4)):
+    for stage, total in (("features", 2 * 5), ("train", 2 * 2), ("predict", 2 * 2 * 4)):
         done = [of[1] for of in seen if of[0] == stage]
         assert {of[2] for of in seen if of[0] == stage} == {total}
         assert done == sorted(done)

@@ -57,6 +57,7 @@ def filled(tmp_path: Path) -> Path:
     """A folder with the rows of two cases, never closed: as a process leaves it that was killed."""
     store = open_store(tmp_path)
     store.begin(RUN)
+    store.note("two", ["resampled"])
     store.add_model(MODEL)
     add(store, "two", 0.7)
     add(store, "one", 0.5)
@@ -82,6 +83,7 @@ def test_results_hold_what_the_contract_names(filled: Path) -> None:
         "features": None,
     }
     assert results["models"] == [MODEL]
+    assert results["notes"] == {"two": ["resampled"]}
     assert results["digests"] == {"one": {"image": "one"}, "two": {"image": "two"}}
     assert [entry.name for entry in filled.iterdir()] == ["results.json"], "the journal is gathered"
 
@@ -127,7 +129,7 @@ def test_a_changed_file_is_predicted_again(filled: Path) -> None:
     store = open_store(filled, stamps={"one": "changed", "two": "2"})
     assert rows(store) == [("two", 0.7)]
     assert [of["case"] for of in store.timings] == [of["case"] for of in store.confusions] == ["two"]
-    assert list(store.digests) == ["two"]
+    assert list(store.digests) == list(store.notes) == ["two"]
 
 
 def test_other_options_drop_the_rows_of_that_adapter(filled: Path) -> None:

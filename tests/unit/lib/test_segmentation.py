@@ -130,6 +130,27 @@ def test_an_adapter_keeps_its_meaning_when_labels_are_renamed(project, studies):
     assert task.config()["version"] == ["latest", version]
 
 
+def test_the_default_adapter_tells_what_to_expect_and_where_place_was_of_no_help(project, submit, studies):
+    submit(project, "b", blobs(1)[1], ["bright", "dark"])
+    templates = project.templates(project.submissions())
+    model = project.engine.fit(
+        templates, adapter="auto", labels=project.drawn_labels(templates), options={"epochs": 2}
+    )
+    models = PublishedModels("fewshot", project)
+    models.publish(model)
+    task = Segmentation(models, project, description="test")
+    noise = np.random.default_rng(0).normal(100, 20, LABELS.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, np.diag([2.0, 2, 6, 1])), studies / "noise.nii.gz")
+    said = {}
+    for name in ("a", "noise"):
+        _, result = task({"image": str(studies / f"{name}.nii.gz"), "device": "cpu"})
+        said[name] = any("could not be registered" in note for note in result["notes"])
+        assert result["provenance"]["adapter"] == "auto"
+        assert result["provenance"]["expected_dice"] == round(model.scores["expected_dice"], 3)
+        json.dumps(result)
+    assert said == {"a": False, "noise": True}
+
+
 def test_it_is_listed_before_anything_is_there(open_project):
     project = open_project()
     task = Segmentation(PublishedModels("fewshot", project), project, description="test")

@@ -12,6 +12,7 @@ from fewshot.errors import FewshotError
 from lib.studies import StudiesDescription, describe_studies
 from lib.templates import voxel_names
 from tests.unit.conftest import blobs
+from tests.unit.dataset.made import msd, nnunet
 from tests.unit.lib.conftest import write_label
 
 LABELS = blobs(0)[1]
@@ -148,6 +149,22 @@ def test_a_wrong_dataset_json_is_told(studies, said):
     (studies / "dataset.json").write_text(json.dumps(said))
     with pytest.raises(FewshotError, match=r"dataset\.json"):
         describe_studies(str(studies))
+
+
+@pytest.mark.parametrize("layout", [msd, nnunet])
+def test_the_images_of_a_decathlon_set_are_served_with_its_labels(tmp_path, layout):
+    layout(tmp_path)
+    said = describe_studies(str(tmp_path / "imagesTr"))
+    assert said.labels == {"liver": 1, "cancer": 2}
+    assert said.modality == {msd: "CT", nnunet: "MR"}[layout]
+    assert said.complete is None, "what people draw in a viewer is not complete because the data set is"
+
+
+def test_labels_of_a_decathlon_set_that_cannot_be_read_are_left_out(tmp_path, caplog):
+    msd(tmp_path, labels={"background": 0, "whole": [1, 2]})
+    said = describe_studies(str(tmp_path / "imagesTr"))
+    assert (said.labels, said.modality) == ({}, "CT")
+    assert "regions may overlap" in caplog.text
 
 
 def test_a_foreign_dataset_json_is_left_alone(studies):

@@ -2,15 +2,18 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from fastapi import HTTPException
 from filelock import FileLock
 
+from fewshot.adapters import ADAPTERS
 from fewshot.errors import FewshotError
 from lib.files import read_json
 from lib.models import PublishedModels
 from lib.trainers import AdapterTrainer
+from lib.trainers.adapter import OTHERS, SAME, UNKNOWN, expectation
 from lib.trainers.stats import TrainingStats
 from tests.unit.conftest import blobs
 
@@ -34,6 +37,7 @@ def trainer(project):
 def test_a_training(trainer, project):
     assert trainer.stats() == {}
     result = trainer({"max_epochs": 2, "device": ["cpu"]}, project.datastore)
+    assert "expected_dice" not in result
     assert trainer.models.versions() == [result["version"]]
     assert trainer.models.load().labels == {"bright": 1, "dark": 2}
     assert result == trainer.stats()
@@ -41,6 +45,31 @@ def test_a_training(trainer, project):
     assert 0 < result["best_metric"] <= 1
     assert result["total_time"].startswith("0:00:")
     assert not {"current_time", "stage"} & set(result)
+
+
+def test_the_default_adapter_says_what_to_expect(open_project, submit, caplog):
+    project = open_project()
+    for seed, image in enumerate("ab"):
+        submit(project, image, blobs(seed)[1], ["bright", "dark"])
+    trainer = AdapterTrainer(PublishedModels("fewshot", project), project, adapter="auto", description="test")
+    with caplog.at_level("INFO"):
+        result = trainer({"max_epochs": 2}, project.datastore)
+    assert (result["epoch"], result["expected_dice_of"]) == (2, OTHERS)
+    assert 0.3 < result["expected_dice"] <= 1
+    assert trainer.stats()["expected_dice"] == result["expected_dice"]
+    assert f"Expected Dice of fewshot: {result['expected_dice']}, of other patients" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"expected_dice": 0.81239, "other_patients": 1.0}, (0.812, OTHERS)),
+        ({"expected_dice": 0.5, "other_patients": 0.0}, (0.5, SAME)),
+        ({"accuracy": 0.9}, (None, UNKNOWN)),
+    ],
+)
+def test_how_much_can_be_expected_depends_on_what_was_left_out(scores, expected):
+    assert tuple(expectation(SimpleNamespace(scores=scores)).values()) == expected
 
 
 def test_statistics_change_while_it_runs(trainer, project, monkeypatch):
@@ -93,6 +122,15 @@ def test_unusable_epochs_are_refused_before_anything_starts(trainer, epochs):
 @pytest.mark.parametrize("epochs", [None, "", float("nan")])
 def test_an_emptied_field_means_the_default(trainer, epochs):
     assert trainer._epochs({"max_epochs": epochs}) == 40
+
+
+def test_every_adapter_has_its_own_default(project):
+    models = PublishedModels("fewshot", project)
+    epochs = {
+        name: AdapterTrainer(models, project, adapter=name, description="test").config()["max_epochs"]
+        for name in ("auto", "classification")
+    }
+    assert epochs == {name: ADAPTERS[name].Options().epochs for name in epochs}
 
 
 def test_conf_sets_the_default(open_project):

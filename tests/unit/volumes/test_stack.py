@@ -49,6 +49,33 @@ def test_restore_is_the_exact_inverse_of_slices(volume: Volume, spec: SliceSpec)
     np.testing.assert_array_equal(stack.restore(slices), volume.array)
 
 
+@given(st.data(), volumes(), specs)
+def test_a_box_lies_in_the_slices_where_its_voxels_do(
+    data: st.DataObject, volume: Volume, spec: SliceSpec
+) -> None:
+    stack = SliceStack(volume, spec, patch=PATCH)
+    edges = []
+    for side in volume.shape:
+        start = data.draw(st.integers(0, side - 1))
+        edges.append(slice(start, data.draw(st.integers(start + 1, side))))
+    box = (edges[0], edges[1], edges[2])
+    alone = np.zeros_like(volume.array)
+    alone[box] = volume.array[box]
+    place, values = stack.slices_of_box(box, volume.array[box])
+    in_slices = np.zeros((len(stack), *stack.native), np.float32)
+    in_slices[place] = values
+    np.testing.assert_array_equal(in_slices, stack.slices(alone))
+
+
+@given(volumes(), specs)
+def test_slices_are_counted_along_the_axis_as_it_is_said(volume: Volume, spec: SliceSpec) -> None:
+    stack = SliceStack(volume, spec, patch=PATCH)
+    along = np.moveaxis(volume.array, stack.axis, 0)
+    along = along if stack.upright else along[::-1]
+    for of_stack, of_array in zip(stack.slices(volume.array), along, strict=True):
+        np.testing.assert_array_equal(np.sort(of_stack, None), np.sort(of_array, None))
+
+
 @given(volumes(), specs)
 def test_images_have_whole_patches_with_the_content_at_the_top_left(volume: Volume, spec: SliceSpec) -> None:
     stack = SliceStack(volume, spec, patch=PATCH)
