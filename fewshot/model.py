@@ -132,16 +132,16 @@ def load_model(path: Path | str) -> Model:
         raise FewshotError(f"Model file {path} may not be read; check its rights.") from None
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise FewshotError(f"Model file {path} is damaged ({error}); fit it again.") from error
-    if header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise FewshotError(f"{path} is not a fewshot adapter file; give a file that `fewshot fit` wrote.")
-    if header["version"] not in READABLE:
+    if header.get("version") not in READABLE:
         raise FewshotError(
-            f"Model file {path} has format version {header['version']}, this program reads up to {FORMAT_VERSION}; "
+            f"Model file {path} has format version {header.get('version')}, this program reads up to {FORMAT_VERSION}; "
             "fit the adapter again, or use the fewshot that wrote it."
         )
-    if header["adapter"] not in ADAPTERS:
+    if header.get("adapter") not in ADAPTERS:
         raise FewshotError(
-            f"Model file {path} holds adapter '{header['adapter']}'; known are {', '.join(ADAPTERS)}."
+            f"Model file {path} holds adapter '{header.get('adapter')}'; known are {', '.join(ADAPTERS)}."
         )
     try:
         return _from_header(header, state)

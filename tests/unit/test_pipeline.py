@@ -301,4 +301,6 @@ def test_a_label_that_only_a_template_without_registration_shows_is_still_found(
     alone = pipeline.predict(
         query.volume, replace(fitted, atlas=None), backbone=handmade, bank=shared_bank, components="all"
     )
-    assert (prediction.labels == 2).sum() <= 1.2 * (alone.labels == 2).sum(), "by appearance alone, no more"
+    assert not (prediction.labels[alone.labels == 0] == 2).any(), (
+        "what looks like background stays background"
+    )
