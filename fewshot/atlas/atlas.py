@@ -12,14 +12,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.ndimage import find_objects, gaussian_filter, map_coordinates
 from torch import Tensor
 
-from fewshot.atlas.completion import complete
+from fewshot.atlas.images import to_image
+from fewshot.atlas.moving import moved
 from fewshot.atlas.prior import Box, Prior
-from fewshot.atlas.registration import Registered, Target, affine_of, reduced, register, to_array, to_image
-from fewshot.volumes import SliceStack, Volume
-from fewshot.volumes.sizes import label_radii
+from fewshot.atlas.registration import Registered, register
+from fewshot.atlas.template import AtlasTemplate, frame
+from fewshot.volumes import SliceStack
 from fewshot.volumes.volume import is_regular
 from fewshot.volumes.windows import WINDOWS, normalise, window_limits
 
@@ -29,135 +29,8 @@ LEAST_SIMILARITY = 0.2
 PARTS, PAIR = ("whole", "focus"), ("image", "affine")
 """Names in a model file."""
 
-REACH = 3.0
-"""A blurred label ends this many deviations from where it was drawn."""
-
-BLOCK = 1 << 21
-"""Voxels that are moved at once: their positions take six times the memory of their values."""
-
 IN_PLACE = 48
 """Points along each axis of a map that moves nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class AtlasTemplate:
-    """One template.
-
-    Attributes:
-        images: for registration, of the whole and of the region of its labels, each float16 ``[x, y, z]`` in
-            [0, 1] with its affine ``[4, 4]``, voxel index -> RAS+ mm; reduced.
-        classes: uint16 ``[X, Y, Z]`` on the template's own grid: 0 background, k the k-th label.
-        spacing: mm of that grid.
-        axis: along which its slices lie.
-        labelled: bool ``[S]``, the slices on which labels were drawn (all of a complete template).
-        drawn: bool ``[L]``, labels that were looked for.
-    """
-
-    images: dict[str, tuple[np.ndarray, np.ndarray]]
-    classes: np.ndarray
-    spacing: tuple[float, float, float]
-    axis: int
-    labelled: np.ndarray
-    drawn: np.ndarray
-
-    @classmethod
-    def of(
-        cls,
-        volume: Volume,
-        classes: np.ndarray,
-        *,
-        window: str,
-        axis: int,
-        labelled: np.ndarray,
-        drawn: Sequence[bool],
-    ) -> Self:
-        """A template from its volume and class map ``[X, Y, Z]``."""
-        normalised = normalise(volume.array, window_limits(volume, window))
-        low, high = _focus(classes, volume.spacing)
-        part = normalised[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        whole = frame(volume)
-        placed = whole.copy()
-        placed[:3, 3] += whole[:3, :3] @ low
-        return cls(
-            images={"whole": _packed(normalised, whole), "focus": _packed(part, placed)},
-            classes=classes.astype(np.uint16),
-            spacing=volume.spacing,
-            axis=axis,
-            labelled=np.asarray(labelled, bool),
-            drawn=np.asarray(drawn, bool),
-        )
-
-    @cached_property
-    def target(self) -> Target:
-        """The images as SimpleITK has them."""
-        return Target(**{name: to_image(array, affine) for name, (array, affine) in self.images.items()})
-
-    @cached_property
-    def radii(self) -> np.ndarray:
-        """Radius of a ball (of a disc, in a picture) as large as each label, mm ``[L]``; NaN where it is not shown."""
-        counts = np.bincount(self.classes.ravel(), minlength=len(self.drawn) + 1)[1:]
-        return label_radii(counts, self.spacing[:2] if self.classes.shape[2] == 1 else self.spacing)
-
-    @cached_property
-    def _boxes(self) -> list[Box | None]:
-        """Where each label was drawn ``[L]``."""
-        return list(find_objects(self.classes.astype(np.int32), max_label=len(self.drawn)))
-
-    def map_of(self, label: int, sigma: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """A label's probability, blurred.
-
-        Args:
-            label: 1 to L.
-            sigma: mm.
-
-        Returns:
-            Its first voxel ``[3]`` and float32 probabilities of the box that holds it; None where it is not shown.
-        """
-        drawn_box = self._boxes[label - 1]
-        if drawn_box is None:
-            return None
-        radius = float(self.radii[label - 1])
-        spacing = np.array(self.spacing)
-        sides = np.array(self.classes.shape)
-        margin = np.ceil(REACH * sigma / spacing).astype(int) + 1
-        if not self.labelled.all():
-            margin[self.axis] += int(np.ceil(REACH * radius / spacing[self.axis]))
-        low = np.maximum([of.start for of in drawn_box] - margin, 0)
-        high = np.minimum([of.stop for of in drawn_box] + margin, sides)
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        mask = np.moveaxis(self.classes[box] == label, self.axis, 0)
-        of_slices = self.labelled[box[self.axis]]
-        soft = complete(mask, of_slices, reach=max(1.0, radius / spacing[self.axis]))
-        soft = np.moveaxis(soft, 0, self.axis)
-        if sigma > 0:
-            deviation = np.where(sides > 1, sigma / spacing, 0)
-            soft = gaussian_filter(soft, deviation, mode="nearest", truncate=REACH)
-        return low, soft
-
-
-def _focus(classes: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Box of the labels with a margin of one typical radius: first voxel and the one after the last, ``[3]``."""
-    sides = np.array(classes.shape)
-    counts = np.bincount(classes.ravel())[1:]
-    box = next(iter(find_objects((classes > 0).astype(np.int8))), None)
-    if box is None:
-        return np.zeros(3, int), sides
-    radii = label_radii(counts[counts > 0], spacing[:2] if sides[2] == 1 else spacing)
-    margin = np.ceil(float(np.median(radii)) / np.array(spacing)).astype(int)
-    return np.maximum([of.start for of in box] - margin, 0), np.minimum(
-        [of.stop for of in box] + margin, sides
-    )
-
-
-def frame(volume: Volume) -> np.ndarray:
-    """A volume's affine ``[4, 4]``; of a picture, which lies nowhere, its spacing alone."""
-    return volume.affine if volume.shape[2] > 1 else np.diag([*volume.spacing, 1.0])
-
-
-def _packed(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A reduced image and its affine."""
-    small = reduced(to_image(array, affine))
-    return to_array(small).astype(np.float16), affine_of(small)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,60 +72,6 @@ class Located:
         return (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])), share.astype(
             np.float16
         )
-
-
-def moved(
-    blurred: tuple[np.ndarray, np.ndarray], sides: Sequence[int], of: Registered
-) -> tuple[Box, np.ndarray] | None:
-    """A template's map on a query's grid.
-
-    Args:
-        blurred: first voxel ``[3]`` in the template, and values of its box.
-        sides: the template's shape.
-        of: how the template lies in the query.
-
-    Returns:
-        A box of the query and float32 values there; None where the map does not come to lie in it.
-    """
-    first, values = blurred
-    extent = np.array(sides, np.float32)
-    index = of.places * extent - 0.5 - first.astype(np.float32)
-    reach = of.steps * extent  # a label smaller than the grid's cells may lie between its points
-    inside = ((index + reach > -1) & (index - reach < values.shape)).all(-1)
-    box = next(iter(find_objects(inside.astype(np.int8))), None)
-    if box is None:
-        return None
-    shape = of.high - of.low
-    ratio = shape / np.array(of.places.shape[:3])
-    low = np.maximum([np.floor((part.start - 1) * r) for part, r in zip(box, ratio, strict=True)], 0).astype(
-        int
-    )
-    high = np.minimum(
-        [np.ceil((part.stop + 1) * r) for part, r in zip(box, ratio, strict=True)], shape
-    ).astype(int)
-    axes = [(np.arange(a, b) + 0.5) / r - 0.5 for a, b, r in zip(low, high, ratio, strict=True)]
-    out = np.empty(high - low, np.float32)
-    rows = max(1, BLOCK // out[0].size)
-    for start in range(0, len(out), rows):
-        part = slice(start, start + rows)
-        fine = np.moveaxis(interpolated(index, [axes[0][part], *axes[1:]]), -1, 0)
-        map_coordinates(values, fine, out[part], order=1, mode="grid-constant", prefilter=False)
-    low, high = low + of.low, high + of.low
-    return (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])), out
-
-
-def interpolated(grid: np.ndarray, axes: Sequence[np.ndarray]) -> np.ndarray:
-    """Values ``[x, y, z, C]`` at the crossings of positions along each axis, linearly, the outer ones extended."""
-    result = grid
-    for axis, positions in enumerate(axes):
-        last = result.shape[axis] - 1
-        below = np.clip(np.floor(positions), 0, max(last - 1, 0)).astype(int)
-        above = np.minimum(below + 1, last)
-        share = (
-            (positions - below).astype(np.float32).reshape([-1 if axis == i else 1 for i in range(grid.ndim)])
-        )
-        result = result.take(below, axis) * (1 - share) + result.take(above, axis) * share
-    return result
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,14 +16,10 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - what everybody calls it
 from scipy.ndimage import maximum_filter, minimum_filter
 
-WORKING_VOXELS = 60_000
-"""Images are reduced to this many voxels: structures of a few coarse voxels still register, in seconds."""
-WORKING_PIXELS = 16_384
-"""Likewise for pictures."""
+from fewshot.atlas.images import axes, reduced, with_size, with_voxels
+
 FIRST_VOXELS = 8_000
 """Resolution at which several beginnings of the affine map are tried."""
-LEAST_VOXELS = 4
-"""Along every axis: ITK's Gaussian filters need them."""
 FINER = 0.7
 """The region of the labels is registered anew if its reduced voxels are smaller than this share of the whole's."""
 
@@ -75,41 +71,6 @@ class Target:
     focus: sitk.Image
 
 
-def reduced(image: sitk.Image) -> sitk.Image:
-    """An image with nearly cubic voxels, as far as its own go, and few enough for registration."""
-    return _reduced(image, WORKING_PIXELS if image.GetDimension() == 2 else WORKING_VOXELS)
-
-
-def to_image(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
-    """An array ``[X, Y, Z]`` as float32 image, 2D (and without orientation) where Z is 1."""
-    from fewshot.volumes.itk import to_itk
-
-    array = array.astype(np.float32, copy=False)
-    if array.shape[2] > 1:
-        return to_itk(array, affine)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array[:, :, 0].T))
-    image.SetSpacing(np.linalg.norm(affine[:3, :2], axis=0).tolist())
-    image.SetOrigin(affine[:2, 3].tolist())
-    return image
-
-
-def affine_of(image: sitk.Image) -> np.ndarray:
-    """``[4, 4]``, voxel index -> RAS+ mm; of a picture its spacing and origin alone."""
-    from fewshot.volumes.itk import LPS_TO_RAS
-
-    dimension = image.GetDimension()
-    affine = np.eye(4)
-    affine[:dimension, :dimension] = _axes(image)
-    affine[:dimension, 3] = image.GetOrigin()
-    return LPS_TO_RAS @ affine if dimension == 3 else affine
-
-
-def to_array(image: sitk.Image) -> np.ndarray:
-    """The inverse of `to_image`: ``[X, Y, Z]``."""
-    array = sitk.GetArrayFromImage(image)
-    return array.T[:, :, None] if array.ndim == 2 else array.transpose(2, 1, 0)
-
-
 def register(query: sitk.Image, template: Target) -> Registered | None:
     """Register a template with a query: the whole first, then the region of the labels at a finer resolution.
 
@@ -150,8 +111,8 @@ def _region(places: np.ndarray, query: sitk.Image, template: Target) -> tuple[np
     sides = np.array([*query.GetSize(), 1][:3])
     size = np.array(template.focus.GetSize())
     corners = np.array(np.meshgrid(*[(-0.5, side - 0.5) for side in size])).reshape(dimension, -1).T
-    points = corners @ _axes(template.focus).T + np.array(template.focus.GetOrigin())
-    index = (points - np.array(template.whole.GetOrigin())) @ np.linalg.inv(_axes(template.whole)).T
+    points = corners @ axes(template.focus).T + np.array(template.focus.GetOrigin())
+    index = (points - np.array(template.whole.GetOrigin())) @ np.linalg.inv(axes(template.whole)).T
     shares = (index + 0.5) / np.array(template.whole.GetSize())
     first, last = np.zeros(3), np.ones(3)
     first[:dimension], last[:dimension] = shares.min(0), shares.max(0)
@@ -177,24 +138,18 @@ def _places(transform: sitk.Transform, query: sitk.Image, template: sitk.Image) 
     )
     shift = sitk.GetArrayFromImage(steps).transpose(*range(query.GetDimension())[::-1], query.GetDimension())
     index = np.stack(np.meshgrid(*map(np.arange, query.GetSize()), indexing="ij"), axis=-1)
-    points = index @ _axes(query).T + np.array(query.GetOrigin()) + shift
-    places = (points - np.array(template.GetOrigin())) @ np.linalg.inv(_axes(template)).T
+    points = index @ axes(query).T + np.array(query.GetOrigin()) + shift
+    places = (points - np.array(template.GetOrigin())) @ np.linalg.inv(axes(template)).T
     shares = (places + 0.5) / np.array(template.GetSize())
     if shares.ndim == 3:  # a picture: one slice, in its middle
         shares = np.concatenate([shares, np.full((*shares.shape[:2], 1), 0.5)], axis=-1)[:, :, None]
     return shares.astype(np.float32)
 
 
-def _axes(image: sitk.Image) -> np.ndarray:
-    """Steps from voxel to voxel as columns, mm."""
-    dimension = image.GetDimension()
-    return np.array(image.GetDirection()).reshape(dimension, dimension) * np.array(image.GetSpacing())
-
-
 def _affine(query: sitk.Image, template: sitk.Image) -> sitk.Transform:
     """The affine map, from the best of several beginnings."""
     small = [
-        _reduced(image, FIRST_VOXELS if query.GetDimension() == 3 else FIRST_VOXELS // 4)
+        with_voxels(image, FIRST_VOXELS if query.GetDimension() == 3 else FIRST_VOXELS // 4)
         for image in (query, template)
     ]
     method = _method(iterations=AFFINE_STEPS // 2, smoothing=(1.0, 0.0))
@@ -248,7 +203,7 @@ def _demons(query: sitk.Image, template: sitk.Image, affine: sitk.Transform | No
     field = None
     for shrink, iterations in PYRAMID:
         size = [max(min(side, 4), side // shrink) for side in query.GetSize()]
-        fixed, moving = _resized(query, size), _resized(moved, size)
+        fixed, moving = with_size(query, size), with_size(moved, size)
         demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
         demons.SetNumberOfIterations(iterations)
         demons.SetSmoothDisplacementField(True)
@@ -260,45 +215,6 @@ def _demons(query: sitk.Image, template: sitk.Image, affine: sitk.Transform | No
         else:
             field = demons.Execute(fixed, moving, sitk.Resample(field, fixed))
     return sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
-
-
-def _reduced(image: sitk.Image, voxels: int) -> sitk.Image:
-    """At most so many voxels, the fine axes made coarser first."""
-    size, spacing = np.array(image.GetSize()), np.array(image.GetSpacing())
-    step = float(spacing.min())
-    while np.prod(_sides(size, spacing, step)) > voxels:
-        step *= 1.05
-    return _resized(image, _sides(size, spacing, step).tolist())
-
-
-def _sides(size: np.ndarray, spacing: np.ndarray, step: float) -> np.ndarray:
-    """Voxels along each axis; a volume of few slices stays one."""
-    sides = np.round(size * spacing / np.maximum(spacing, step))
-    return np.maximum(np.where(size > 1, LEAST_VOXELS, 1), sides).astype(int)
-
-
-def _resized(image: sitk.Image, size: Sequence[int]) -> sitk.Image:
-    """The same extent with another number of voxels; averaged first where that is much fewer."""
-    if tuple(size) == image.GetSize():
-        return image
-    step = np.array(image.GetSize()) * np.array(image.GetSpacing()) / np.array(size)
-    dimension = image.GetDimension()
-    turn = np.array(image.GetDirection()).reshape(dimension, dimension)
-    origin = np.array(image.GetOrigin()) + turn @ ((step - np.array(image.GetSpacing())) / 2)
-    blocks = np.maximum(1, np.floor(step / np.array(image.GetSpacing()) + 1e-6)).astype(int)
-    averaged = sitk.BinShrink(image, blocks.tolist()) if (blocks > 1).any() else image
-    return sitk.Resample(
-        averaged,
-        [int(side) for side in size],
-        sitk.Transform(dimension, sitk.sitkIdentity),
-        sitk.sitkLinear,
-        origin.tolist(),
-        step.tolist(),
-        image.GetDirection(),
-        0.0,
-        sitk.sitkUnknown,
-        useNearestNeighborExtrapolator=True,
-    )
 
 
 def _flat(image: sitk.Image) -> bool:

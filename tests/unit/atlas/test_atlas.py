@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fewshot.atlas import Atlas
-from fewshot.atlas.atlas import Located, interpolated, moved
+from fewshot.atlas.atlas import Located
+from fewshot.atlas.moving import interpolated, moved
 from fewshot.atlas.registration import Registered
 from fewshot.volumes import Volume
 from tests.unit.atlas.bodies import SPEC, atlas_of, dense, dice, rotation, stack_of, study, template
@@ -71,7 +72,7 @@ def test_blocks_of_a_large_map_fit_together(monkeypatch):
     volume, labels, _ = study()
     of = template(volume, labels)
     whole = moved(of.map_of(1, 3.0), of.classes.shape, identity(volume.shape, (9, 8, 7)))
-    monkeypatch.setattr("fewshot.atlas.atlas.BLOCK", 500)
+    monkeypatch.setattr("fewshot.atlas.moving.BLOCK", 500)
     blocks = moved(of.map_of(1, 3.0), of.classes.shape, identity(volume.shape, (9, 8, 7)))
     assert whole[0] == blocks[0]
     np.testing.assert_array_equal(whole[1], blocks[1])

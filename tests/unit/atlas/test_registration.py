@@ -5,15 +5,9 @@ import pytest
 import SimpleITK as sitk
 
 from fewshot.atlas import Atlas
-from fewshot.atlas.atlas import frame
-from fewshot.atlas.registration import (
-    Registered,
-    affine_of,
-    reduced,
-    register,
-    to_array,
-    to_image,
-)
+from fewshot.atlas.images import affine_of, reduced, to_array, to_image
+from fewshot.atlas.registration import Registered, register
+from fewshot.atlas.template import frame
 from fewshot.volumes import Volume
 from fewshot.volumes.windows import normalise, window_limits
 from tests.unit.atlas.bodies import (
