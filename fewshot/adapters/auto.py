@@ -29,7 +29,8 @@ class AutoAdapter(Adapter):
     """A robust pixel classifier whose probabilities are multiplied with a spatial prior.
 
     The classifier is trained with equally many pixels of every label (and as many of the background as of all labels
-    together, which leans towards it), so that its output is proportional to p(features | class); with the prior p(class | place) of the registered templates, Bayes' rule gives the class:
+    together, which leans towards it), so that its output is proportional to p(features | class); with the prior
+    p(class | place) of the registered templates, Bayes' rule gives the class:
     p(class) ~ appearance^weight * (prior + floor). A weight below 1 says that the errors of neighbouring pixels
     are not independent. Weight and blur are chosen by cross-validation where there is more than one template.
 

@@ -20,6 +20,11 @@ from fewshot.atlas.images import axes, reduced, with_size, with_voxels
 
 FIRST_VOXELS = 8_000
 """Resolution at which several beginnings of the affine map are tried."""
+LEAST_STRETCH = 0.75
+"""People of one kind differ by less than a quarter; an affine map that shrinks more fills a field of view."""
+SLICES_TO_TELL = 20
+SHIFTS = (0.0, -0.2, 0.2)
+"""Of the extent: where a rigid map begins instead."""
 FINER = 0.7
 """The region of the labels is registered anew if its reduced voxels are smaller than this share of the whole's."""
 
@@ -147,28 +152,35 @@ def _places(transform: sitk.Transform, query: sitk.Image, template: sitk.Image) 
 
 
 def _affine(query: sitk.Image, template: sitk.Image) -> sitk.Transform:
-    """The affine map, from the best of several beginnings."""
+    """The affine map, from the best of several beginnings; a rigid one where it distorts more than patients differ."""
     small = [
         with_voxels(image, FIRST_VOXELS if query.GetDimension() == 3 else FIRST_VOXELS // 4)
         for image in (query, template)
     ]
+    first = _best(small, _beginnings(*small))
+    method = _method(iterations=AFFINE_STEPS, smoothing=(1.0, 0.0))
+    method.SetInitialTransform(sitk.AffineTransform(first), inPlace=False)
+    affine = method.Execute(query, template)
+    if not _distorts(affine, query, template):
+        return affine
+    return _best(small, _rigid_beginnings(*small))
+
+
+def _best(images: Sequence[sitk.Image], beginnings: Iterator[sitk.Transform]) -> sitk.Transform:
+    """The transform of most mutual information that optimising from several beginnings finds."""
     method = _method(iterations=AFFINE_STEPS // 2, smoothing=(1.0, 0.0))
     best: tuple[float, sitk.Transform] | None = None
-    for start in _beginnings(*small):
+    for start in beginnings:
         method.SetInitialTransform(start, inPlace=False)
         try:
-            found = method.Execute(*small)
+            found = method.Execute(*images)
         except RuntimeError:  # the images do not overlap from there
             continue
         if best is None or method.GetMetricValue() < best[0]:
             best = method.GetMetricValue(), found
     if best is None:
         raise RuntimeError("no overlap")
-    method = _method(iterations=AFFINE_STEPS, smoothing=(1.0, 0.0))
-    method.SetInitialTransform(
-        sitk.AffineTransform(sitk.CompositeTransform(best[1]).GetBackTransform()), inPlace=False
-    )
-    return method.Execute(query, template)
+    return sitk.CompositeTransform(best[1]).GetBackTransform()
 
 
 def _beginnings(query: sitk.Image, template: sitk.Image) -> Iterator[sitk.Transform]:
@@ -178,6 +190,28 @@ def _beginnings(query: sitk.Image, template: sitk.Image) -> Iterator[sitk.Transf
         yield sitk.CenteredTransformInitializer(
             query, template, sitk.AffineTransform(query.GetDimension()), way
         )
+
+
+def _rigid_beginnings(query: sitk.Image, template: sitk.Image) -> Iterator[sitk.Transform]:
+    """The same, and moved along the last axis: one image shows more of the body at one end."""
+    along = axes(template)[:, -1] * template.GetSize()[-1]
+    for start in _beginnings(query, template):
+        of = sitk.AffineTransform(start)
+        for share in SHIFTS:
+            rigid = sitk.Euler3DTransform() if query.GetDimension() == 3 else sitk.Euler2DTransform()
+            rigid.SetCenter(of.GetCenter())
+            rigid.SetTranslation((np.array(of.GetTranslation()) + share * along).tolist())
+            yield rigid
+
+
+def _distorts(affine: sitk.Transform, query: sitk.Image, template: sitk.Image) -> bool:
+    """Whether a map stretches an image to fill the field of view of another; with few slices nobody can tell."""
+    if min(*query.GetSize(), *template.GetSize()) < SLICES_TO_TELL:
+        return False
+    matrix = sitk.AffineTransform(sitk.CompositeTransform(affine).GetBackTransform()).GetMatrix()
+    dimension = query.GetDimension()
+    stretch = np.linalg.svd(np.array(matrix).reshape(dimension, dimension), compute_uv=False)
+    return bool(stretch.min() < LEAST_STRETCH or stretch.max() > 1 / LEAST_STRETCH)
 
 
 def _method(*, iterations: int, smoothing: Sequence[float]) -> sitk.ImageRegistrationMethod:

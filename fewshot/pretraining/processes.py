@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 from collections.abc import Iterator
@@ -91,4 +92,7 @@ def join_processes(device: str) -> Iterator[Processes]:
     try:
         yield Processes(int(os.environ["RANK"]), count, chosen)
     finally:
+        # Networks hold on to the group. One that Python clears away after the group would wait, with Python's lock, for
+        # a thread of the group that wants this lock: the process would never end.
+        gc.collect()
         distributed.destroy_process_group()

@@ -22,7 +22,7 @@ from fewshot.features.backbone import weights_digest
 from fewshot.features.registry import build_model, load_model
 from fewshot.features.weights import HEADER_KEY
 from fewshot.pretraining.monitor import CURVES, PICTURES, Monitor
-from fewshot.pretraining.processes import join_processes
+from fewshot.pretraining.processes import Processes, join_processes
 from fewshot.pretraining.settings import PretrainSettings
 from fewshot.pretraining.slices import SliceStore, prepare_slices
 from fewshot.pretraining.training import Training
@@ -89,52 +89,78 @@ def pretrain(
     """
     if out.suffix != ".safetensors":
         raise FewshotError(f"A weights file ends in .safetensors; {out} does not.")
-    folder = run_folder(out)
     with join_processes(device) as processes:
-        torch.manual_seed(settings.seed)
-        model, architecture = _initial(start)
-        patch = model.patch_embed.patch_size[0]
-        if processes.first:
-            if restart:
-                for name in (STATE, "slices.json"):
-                    (folder / name).unlink(missing_ok=True)
-                for name in (CURVES, PICTURES):
-                    shutil.rmtree(folder / name, ignore_errors=True)
-            store = prepare_slices(
-                readers,
-                folder,
-                size=settings.size,
-                per_volume=settings.slices,
-                patch=patch,
-                progress=progress,
-            )
-            if left_out:
-                left_out(store.failed)
-        processes.wait()
-        store = SliceStore(folder)
-        training = Training(
-            model,
-            store,
+        return _run(
+            processes,
+            readers,
+            out,
+            start,
             settings,
-            checkpoint=folder / STATE,
-            processes=processes,
-            start=weights_digest(model) if start else "random",
+            restart=restart,
+            progress=progress,
+            left_out=left_out,
+            stop=stop,
         )
-        before = training.images
-        _train(training, store, folder, progress, stop)
-        result = PretrainResult(
-            path=out,
-            images=training.images,
-            seconds=training.seconds,
-            failed=store.failed,
-            resumed=training.resumed,
-            finished=training.share >= 1.0,
-            trained=training.images > before,
+
+
+def _run(
+    processes: Processes,
+    readers: Mapping[str, Callable[[], Volume]],
+    out: Path,
+    start: str | None,
+    settings: PretrainSettings,
+    *,
+    restart: bool,
+    progress: Progress,
+    left_out: Callable[[dict[str, str]], None] | None,
+    stop: Callable[[], bool],
+) -> PretrainResult:
+    """`run`, once the processes have joined. A function of its own, so that its networks are gone before they part."""
+    folder = run_folder(out)
+    torch.manual_seed(settings.seed)
+    model, architecture = _initial(start)
+    patch = model.patch_embed.patch_size[0]
+    if processes.first:
+        if restart:
+            for name in (STATE, "slices.json"):
+                (folder / name).unlink(missing_ok=True)
+            for name in (CURVES, PICTURES):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        store = prepare_slices(
+            readers,
+            folder,
+            size=settings.size,
+            per_volume=settings.slices,
+            patch=patch,
+            progress=progress,
         )
-        if processes.first:
-            card = _card(training, store, start)
-            write_weights(out, training.teacher.backbone, architecture, card)
-        processes.wait()
+        if left_out:
+            left_out(store.failed)
+    processes.wait()
+    store = SliceStore(folder)
+    training = Training(
+        model,
+        store,
+        settings,
+        checkpoint=folder / STATE,
+        processes=processes,
+        start=weights_digest(model) if start else "random",
+    )
+    before = training.images
+    _train(training, store, folder, progress, stop)
+    result = PretrainResult(
+        path=out,
+        images=training.images,
+        seconds=training.seconds,
+        failed=store.failed,
+        resumed=training.resumed,
+        finished=training.share >= 1.0,
+        trained=training.images > before,
+    )
+    if processes.first:
+        card = _card(training, store, start)
+        write_weights(out, training.teacher.backbone, architecture, card)
+    processes.wait()
     return result
 
 

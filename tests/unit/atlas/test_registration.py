@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from fewshot.atlas import Atlas
 from fewshot.atlas.images import affine_of, reduced, to_array, to_image
-from fewshot.atlas.registration import Registered, register
+from fewshot.atlas.registration import Registered, _affine, _distorts, register
 from fewshot.atlas.template import frame
 from fewshot.volumes import Volume
 from fewshot.volumes.windows import normalise, window_limits
@@ -197,3 +197,33 @@ def test_reducing_keeps_the_extent():
         affine_of(of) @ [*(-0.5, -0.5, -0.5), 1] for of in (image, small)
     ]  # the outer corner of the first voxel
     np.testing.assert_allclose(*first, atol=1e-6)
+
+
+def test_a_map_that_fills_a_field_of_view_is_told_from_one_between_patients():
+    query, template = (
+        to_image(np.random.default_rng(seed).random((24, 26, 30), np.float32), np.diag([3.0, 3, 3, 1]))
+        for seed in (0, 1)
+    )
+    few = to_image(np.random.default_rng(0).random((24, 26, 8), np.float32), np.diag([3.0, 3, 9, 1]))
+
+    def scaled(factor):
+        affine = sitk.AffineTransform(3)
+        affine.Scale((1.0, 1.0, factor))
+        return affine
+
+    assert not _distorts(scaled(0.8), query, template)
+    assert not _distorts(scaled(1.3), query, template)
+    assert _distorts(scaled(0.67), query, template)
+    assert _distorts(sitk.CompositeTransform([scaled(1.5)]), query, template)
+    assert not _distorts(scaled(0.5), few, template), "of few slices nobody can tell"
+
+
+def test_where_an_affine_map_distorts_a_rigid_one_takes_its_place(monkeypatch):
+    monkeypatch.setattr("fewshot.atlas.registration.LEAST_STRETCH", 0.999)
+    images = [
+        reduced(to_image(normalise(of.array, window_limits(of, "percentile")), frame(of)))
+        for of in (other_patient()[0], study()[0])
+    ]
+    matrix = np.array(sitk.Euler3DTransform(_affine(*images)).GetMatrix()).reshape(3, 3)
+    assert np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
+    assert np.degrees(np.arccos((np.trace(matrix) - 1) / 2)) == pytest.approx(6, abs=4), "the turn is found"
