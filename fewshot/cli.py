@@ -125,7 +125,7 @@ def extract(
             studies, backbone=used, bank=open_bank(bank, bank_gb), spec=spec, progress=progress
         )
     for name, reason in summary.failed.items():
-        errors.print(f"Left out {name}: {reason}", style="yellow", markup=False)
+        errors.print(f"Left out {name}: {reason}", style="yellow", markup=False, soft_wrap=True)
     results.print(
         f"{summary.computed} computed, {summary.present} already there, {len(summary.failed)} left out."
     )
