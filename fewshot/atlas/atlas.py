@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from torch import Tensor
 
 from fewshot.atlas.images import to_image
@@ -19,7 +20,7 @@ from fewshot.atlas.moving import moved
 from fewshot.atlas.prior import Box, Prior
 from fewshot.atlas.registration import Registered, register
 from fewshot.atlas.template import AtlasTemplate, frame
-from fewshot.volumes import SliceStack
+from fewshot.volumes import SliceStack, Volume
 from fewshot.volumes.volume import is_regular
 from fewshot.volumes.windows import WINDOWS, normalise, window_limits
 
@@ -98,11 +99,17 @@ class Atlas:
     def locate(self, stack: SliceStack) -> Located | None:
         """Find the templates in a volume; None where no registration can be trusted."""
         volume = stack.volume
-        image = to_image(normalise(volume.array, window_limits(volume, self.window)), frame(volume))
+        turn, affine = _turn(volume)
+        normalised = normalise(volume.array, window_limits(volume, self.window))
+        image = to_image(apply_orientation(normalised, turn), affine)
         with ThreadPoolExecutor(min(len(self.templates), os.cpu_count() or 1)) as pool:
             registered = list(pool.map(lambda template: register(image, template.target), self.templates))
         pairs = zip(self.templates, registered, strict=True)
-        found = [(template, of) for template, of in pairs if of and of.similarity >= LEAST_SIMILARITY]
+        found = [
+            (template, _as_stored(of, turn, volume.shape))
+            for template, of in pairs
+            if of and of.similarity >= LEAST_SIMILARITY
+        ]
         return Located(stack, found) if found else None
 
     def in_place(self, stack: SliceStack) -> Located:
@@ -175,6 +182,28 @@ class Atlas:
         if not templates or config["window"] not in WINDOWS:
             raise ValueError("the atlas has no template, or no window of this program")
         return cls(templates, config["window"])
+
+
+def _turn(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """How a volume's axes come closest to RAS (nibabel's orientation ``[3, 2]``), and its affine then.
+
+    Registration draws voxels and optimises axis by axis: all ways to store a volume have to look alike to it. A picture
+    lies nowhere and stays as it is.
+    """
+    if volume.shape[2] == 1:
+        return np.array([[0, 1], [1, 1], [2, 1]]), frame(volume)
+    turn = io_orientation(volume.affine)
+    return turn, volume.affine @ inv_ornt_aff(turn, volume.shape)
+
+
+def _as_stored(of: Registered, turn: np.ndarray, shape: tuple[int, int, int]) -> Registered:
+    """What was registered on turned axes, on those of the file."""
+    back = ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
+    low, high = np.zeros(3, int), np.zeros(3, int)
+    for axis, (target, flip) in enumerate(turn.astype(int)):
+        first, last = int(of.low[target]), int(of.high[target])
+        low[axis], high[axis] = (first, last) if flip > 0 else (shape[axis] - last, shape[axis] - first)
+    return Registered(np.asarray(apply_orientation(of.places, back)), low, high, of.similarity)
 
 
 def _check(of: AtlasTemplate, labels: int) -> None:
