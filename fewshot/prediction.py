@@ -17,6 +17,7 @@ class Prediction:
 
     Attributes:
         labels: uint8 (uint16 above 255) ``[X, Y, Z]`` in the volume's voxel order, with the model's label values.
+        names: label -> its value in ``labels``.
         confidence: mean probability inside each label, None where it was not found.
         empty_slices: for each label the slices, in the prediction's plane, that do not show it.
         timings: seconds per stage.
@@ -26,6 +27,7 @@ class Prediction:
     """
 
     labels: np.ndarray
+    names: dict[str, int]
     confidence: dict[str, float | None]
     empty_slices: dict[str, list[int]]
     timings: dict[str, float]
@@ -56,6 +58,7 @@ class Prediction:
             empty_slices[name] = np.flatnonzero(~mask.any((1, 2))).tolist()
         return cls(
             labels=stack.restore(values.astype(np.uint8 if values.max() < 256 else np.uint16)[classes]),
+            names=dict(labels),
             confidence=confidence,
             empty_slices=empty_slices,
             timings=timings,

@@ -1,5 +1,7 @@
 """The feature bank: patch features on disk, computed once per volume, backbone and slicing.
 
+What other frozen networks make of slices (`FeatureBank.arrays`) is kept in the same way.
+
 An entry is one safetensors file, named by the digest of its signature. It is written beside and renamed into
 place, carries its signature and a checksum, and is memory-mapped when read. Whatever does not match is computed
 again and reported, never used.
@@ -14,7 +16,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_GIGABYTES = 20.0
 
 ABANDONED_SECONDS = 24 * 3600
+
+Arrays = dict[str, np.ndarray]
 
 
 def default_bank_folder() -> Path:
@@ -97,23 +101,43 @@ class FeatureBank:
 
         A second process that wants the same entry waits for the first instead of computing it too.
         """
-        signature = entry_signature(stack, backbone)
-        path = self.path(signature)
-        if entry := self._read(path, signature):
-            progress("features", len(stack), len(stack))
-            return entry
-        with self._only_one(path):
-            if entry := self._read(path, signature):
-                return entry
+
+        def compute() -> Arrays:
             features, rows = compute_features(stack, backbone, progress=progress)
+            return {"features": features, "rows": rows}
+
+        found, fresh = self.arrays(entry_signature(stack, backbone), compute, name=stack.volume.name)
+        if not fresh:
+            progress("features", len(stack), len(stack))
+        return BankEntry(found["features"], np.array(found["rows"]), fresh=fresh)
+
+    def arrays(
+        self, signature: dict[str, Any], compute: Callable[[], Arrays], *, name: str = ""
+    ) -> tuple[Arrays, bool]:
+        """Arrays by name, from disk where they are (memory-mapped), else computed and stored.
+
+        Args:
+            signature: everything that they depend on, as JSON can hold it.
+            compute: makes them; float16 and int32 can be kept.
+            name: whose they are, for messages.
+
+        Returns:
+            The arrays, and whether they were computed for this call.
+        """
+        path = self.path(signature)
+        if (found := self._read(path, signature)) is not None:
+            return found, False
+        with self._only_one(path):
+            if (found := self._read(path, signature)) is not None:
+                return found, False
+            made = compute()
             try:
-                self._write(path, signature, features, rows)
+                self._write(path, signature, made)
             except (OSError, SafetensorError) as error:
-                name = stack.volume.name
                 logger.warning("Features of %s were not stored in %s: %s", name, self.folder, error)
             else:
                 self._evict(keep=path)
-        return BankEntry(features, rows, fresh=True)
+        return made, True
 
     @contextmanager
     def _only_one(self, path: Path) -> Iterator[None]:
@@ -142,17 +166,22 @@ class FeatureBank:
         digest = hashlib.blake2b(_canonical(signature).encode(), digest_size=16).hexdigest()
         return self.folder / f"{digest}.safetensors"
 
-    def _read(self, path: Path, signature: dict[str, Any]) -> BankEntry | None:
+    def has(self, signature: dict[str, Any]) -> bool:
+        """Whether there is an entry; it may still turn out to be damaged when it is read."""
+        return self.path(signature).exists()
+
+    def _read(self, path: Path, signature: dict[str, Any]) -> Arrays | None:
         try:
             header, start = _read_header(path)
             if header["__metadata__"]["signature"] != _canonical(signature):
                 raise ValueError("it was made from something else")
-            features = _map_tensor(path, start, header["features"])
-            rows = np.array(_map_tensor(path, start, header["rows"]))
+            arrays = {
+                key: _map_tensor(path, start, header[key]) for key in sorted(header) if key != "__metadata__"
+            }
             stamp = (path.name, path.stat().st_mtime_ns)
             if (
                 stamp not in self._verified
-                and _checksum(features, rows) != header["__metadata__"]["checksum"]
+                and _checksum(arrays) != header["__metadata__"]["checksum"]
             ):
                 raise ValueError("its checksum is wrong")
         except FileNotFoundError:
@@ -163,13 +192,13 @@ class FeatureBank:
         with suppress(OSError):
             os.utime(path)  # least recently used goes first
             self._verified.add((path.name, path.stat().st_mtime_ns))
-        return BankEntry(features, rows, fresh=False)
+        return arrays
 
-    def _write(self, path: Path, signature: dict[str, Any], features: np.ndarray, rows: np.ndarray) -> None:
+    def _write(self, path: Path, signature: dict[str, Any], arrays: Arrays) -> None:
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
-            metadata = {"signature": _canonical(signature), "checksum": _checksum(features, rows)}
-            save_file({"features": features, "rows": rows}, temporary, metadata=metadata)
+            metadata = {"signature": _canonical(signature), "checksum": _checksum(arrays)}
+            save_file(arrays, temporary, metadata=metadata)
             temporary.chmod(self._mode())
             os.replace(temporary, path)
         finally:
@@ -231,10 +260,10 @@ def _map_tensor(path: Path, start: int, entry: dict[str, Any]) -> np.ndarray:
     return np.memmap(path, _DTYPES[entry["dtype"]], "r", start + entry["data_offsets"][0], shape)
 
 
-def _checksum(*arrays: np.ndarray) -> str:
+def _checksum(arrays: Arrays) -> str:
     value = 0
-    for array in arrays:
-        if array.size:
+    for key in sorted(arrays):
+        if (array := arrays[key]).size:
             value = zlib.crc32(np.ascontiguousarray(array).data, value)
     return f"{value:08x}"
 

@@ -60,6 +60,7 @@ class Copy(Baseline):
         maps = [np.where(self.labels == value, certain, (1 - certain) / 2) for value in [0, *self.values]]
         return Prediction(
             labels=self.labels,
+            names={str(value): value for value in self.values},
             confidence={},
             empty_slices={},
             timings={"total": 0.0},
