@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +25,15 @@ from fewshot.localize import MAX_PARTS, keep_components
 from fewshot.model import Model
 from fewshot.prediction import Prediction
 from fewshot.progress import Progress, silent
+from fewshot.refine import Refiner, refine
 from fewshot.support import Template, collect_samples, label_names, parts_per_label
 from fewshot.volumes import SliceSpec, SliceStack, Volume, resolve_spec
 from fewshot.volumes.spec import SIZES, longest_count
 
 COMPONENTS = ("auto", "largest", "all")
 DEFAULT_SPEC = SliceSpec()
+PROBABILITY_BYTES = 2 << 30
+"""Probabilities of a volume that take more memory than this are not kept for a refiner, nor for an evaluation."""
 
 
 def fit(
@@ -117,6 +121,8 @@ def predict(
     components: str = "auto",
     min_ml: float = 0.0,
     probabilities: bool = False,
+    refiner: Refiner | None = None,
+    seed: int = 0,
     progress: Progress = silent,
 ) -> Prediction:
     """Find all labels of a model in a volume.
@@ -125,12 +131,18 @@ def predict(
         components: ``auto`` keeps as many of the largest connected parts of a label as its templates have,
             ``largest`` one, ``all`` every one.
         min_ml: connected parts smaller than this many millilitres are dropped.
-        probabilities: also return the probability of every class at every voxel.
+        probabilities: also return the probability of every class at every voxel; they are at hand for the refiner
+            in any case unless they would take more memory than ``PROBABILITY_BYTES``.
+        refiner: makes what was found follow the structure's edges (`fewshot.refine`).
+        seed: of the refiner's prompts.
 
     Raises:
         FewshotError: if the model was fitted on features of another backbone.
     """
     model.require(backbone)
+    probabilities = probabilities or (
+        refiner is not None and probability_bytes(volume, model) <= PROBABILITY_BYTES
+    )
     if components not in COMPONENTS:
         raise FewshotError(f"Components can be {', '.join(COMPONENTS)}, not '{components}'.")
     timings: dict[str, float] = {}
@@ -160,7 +172,7 @@ def predict(
         )
     if stack.air.all():
         notes.append("The image is constant or all air: there was nothing to look for.")
-    return Prediction.from_slices(
+    found = Prediction.from_slices(
         stack,
         classes,
         certainty,
@@ -170,6 +182,12 @@ def predict(
         provenance=_provenance(model, stack, entry, components=components, min_ml=min_ml),
         notes=notes,
     )
+    return refine(volume, found, refiner, seed=seed, progress=progress) if refiner else found
+
+
+def probability_bytes(volume: Volume, model: Model) -> int:
+    """Memory that the probabilities of all classes of a volume take."""
+    return 2 * (len(model.labels) + 1) * math.prod(volume.shape)
 
 
 def classify_slices(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,15 +16,12 @@ from fewshot.baselines import BASELINES, Baseline, create_baseline
 from fewshot.errors import FewshotError
 from fewshot.features import Backbone, FeatureBank
 from fewshot.model import Model, load_model
-from fewshot.pipeline import fit, predict, resolve, warm
+from fewshot.pipeline import PROBABILITY_BYTES, fit, predict, probability_bytes, resolve, warm
 from fewshot.prediction import Prediction
 from fewshot.progress import Progress, silent
 from fewshot.settings import checked_options
 from fewshot.support import Template
 from fewshot.volumes import SliceSpec, Volume
-
-PROBABILITY_BYTES = 2 << 30
-"""Probabilities of a volume that take more memory than this are not asked for."""
 
 Record = dict[str, Any]
 """What results.json says about a fitted method: "scores", "digest", "spec", "provenance", "note", "identity"."""
@@ -126,14 +122,13 @@ class AdapterMethod(Method):
         }
 
     def predict(self, volume: Volume, *, progress: Progress = silent) -> Prediction:
-        size = 2 * (len(self.model.labels) + 1) * math.prod(volume.shape)
         return predict(
             volume,
             self.model,
             backbone=self.shared.backbone,
             bank=self.shared.bank,
             components=self.shared.components,
-            probabilities=size <= PROBABILITY_BYTES,
+            probabilities=probability_bytes(volume, self.model) <= PROBABILITY_BYTES,
             progress=progress,
         )
 
