@@ -172,7 +172,7 @@ def predict(
         )
     if stack.air.all():
         notes.append("The image is constant or all air: there was nothing to look for.")
-    found = Prediction.from_slices(
+    prediction = Prediction.from_slices(
         stack,
         classes,
         certainty,
@@ -182,7 +182,9 @@ def predict(
         provenance=_provenance(model, stack, entry, components=components, min_ml=min_ml),
         notes=notes,
     )
-    return refine(volume, found, refiner, seed=seed, progress=progress) if refiner else found
+    if refiner is None:
+        return prediction
+    return refine(volume, prediction, refiner, seed=seed, progress=progress)
 
 
 def probability_bytes(volume: Volume, model: Model) -> int:

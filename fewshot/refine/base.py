@@ -77,7 +77,7 @@ class Refiner(ABC):
         """What its results depend on besides its options: name and digest of weights."""
         return {}
 
-    def remember(self, templates: Sequence[Template]) -> None:
+    def remember(self, templates: Sequence[Template]) -> None:  # noqa: B027 - most have no memory
         """Be told the templates, for refiners that keep them in memory (SAM 2)."""
 
     @abstractmethod

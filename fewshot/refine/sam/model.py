@@ -1,4 +1,4 @@
-"""What every Segment Anything model does, whichever package it comes from: encode a slice once, prompt it many times."""
+"""What every Segment Anything model does, whatever its package: encode a slice once, prompt it many times."""
 
 from __future__ import annotations
 
