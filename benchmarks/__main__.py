@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-GROUPS = ("adapters", "volumes", "server")
+GROUPS = ("adapters", "volumes", "refinement", "server")
 
 
 def main() -> None:

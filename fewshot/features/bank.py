@@ -197,6 +197,7 @@ class FeatureBank:
     def _write(self, path: Path, signature: dict[str, Any], arrays: Arrays) -> None:
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
+            arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}  # written as they lie
             metadata = {"signature": _canonical(signature), "checksum": _checksum(arrays)}
             save_file(arrays, temporary, metadata=metadata)
             temporary.chmod(self._mode())

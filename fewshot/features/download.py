@@ -23,7 +23,7 @@ from fewshot.progress import Progress
 logger = logging.getLogger(__name__)
 
 FILE = "model.safetensors"
-"""The only file that is ever downloaded."""
+"""What weights are called on the hub, where nothing else is said."""
 
 PATIENCE = 8.0
 """Seconds until the hub must have told about the file; without network there is nothing to wait for."""
@@ -41,10 +41,14 @@ class Weights:
     Attributes:
         repository: ``OWNER/NAME``.
         licence: what must be accepted there before a download, in words.
+        file: its name there; only tensors are ever read from it (`fewshot.features.formats.tensors`).
+        option: how a user gives a file instead; for messages.
     """
 
     repository: str
     licence: str | None = None
+    file: str = FILE
+    option: str = "--backbone FILE, or --conf backbone FILE"
 
 
 def fetch(
@@ -53,7 +57,7 @@ def fetch(
     """The file of these weights, from the cache or else the network.
 
     Args:
-        name: how the user calls the backbone; for messages.
+        name: how the user calls the model; for messages.
         weights: what to get.
         progress: told of the download as stage ``download`` in megabytes; without it a bar appears on stderr.
         patience: seconds until the hub must answer.
@@ -64,20 +68,20 @@ def fetch(
     if path := cached(weights):
         return path
     if _offline():
-        raise _failure(name, "HF_HUB_OFFLINE is set")
+        raise _failure(name, weights, "HF_HUB_OFFLINE is set")
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
-        url = hf_hub_url(weights.repository, FILE, endpoint=endpoint)
+        url = hf_hub_url(weights.repository, weights.file, endpoint=endpoint)
         told = _within(patience, lambda: get_hf_file_metadata(url, timeout=patience, endpoint=endpoint))
         checksum = told.etag or ""
         if not SHA256.fullmatch(checksum):
-            raise _failure(name, f"{url} tells no SHA-256 to check the file with")
+            raise _failure(name, weights, f"{url} tells no SHA-256 to check the file with")
         path = Path(
             hf_hub_download(
                 weights.repository,
-                FILE,
+                weights.file,
                 endpoint=endpoint,
                 etag_timeout=patience,
                 tqdm_class=_bar(progress) if progress else None,
@@ -86,7 +90,7 @@ def fetch(
     except FewshotError:
         raise
     except Exception as error:  # any of several network libraries may fail, each in its own way
-        raise _failure(name, _reason(error, weights)) from error
+        raise _failure(name, weights, _reason(error, weights)) from error
     if not _matches(path, checksum):
         _remove(path)
         raise FewshotError(
@@ -100,7 +104,7 @@ def cached(weights: Weights) -> Path | None:
     """The file in the cache, if it is there and whole; a damaged one is removed, with a warning."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(weights.repository, FILE)
+    found = try_to_load_from_cache(weights.repository, weights.file)
     if not isinstance(found, str):
         return None
     path = Path(found)
@@ -111,6 +115,13 @@ def cached(weights: Weights) -> Path | None:
         _remove(path)
         return None
     return path
+
+
+def present(weights: Weights) -> bool:
+    """Whether the cache has the file; quick, for its content is not looked at (`cached` does that)."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(weights.repository, weights.file), str)
 
 
 def _offline() -> bool:
@@ -150,10 +161,10 @@ def _within(seconds: float, ask: Callable[[], T]) -> T:
     return answers[0]
 
 
-def _failure(name: str, reason: str) -> FewshotError:
+def _failure(name: str, weights: Weights, reason: str) -> FewshotError:
     return FewshotError(
         f"The weights of {name} are not on this machine and cannot be downloaded ({reason}); give a checkpoint file "
-        "(--backbone FILE, or --conf backbone FILE), or use embedded."
+        f"({weights.option}), or use embedded."
     )
 
 

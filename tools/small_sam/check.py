@@ -59,7 +59,8 @@ def score_prompts(
                 prompts_for(strategy, mask, mask.astype(np.float32), count=count, rng=rng)
                 for _, mask in parts
             ]
-            embedding = sam.encode(stack.render([index]))[0]
+            rows, cols = stack.content
+            embedding = sam.encode(stack.render([index])[:, :rows, :cols])[0]
             masks = (
                 sam.predict(embedding, prompts, Frame(native=stack.native, content=stack.content)).logits[
                     :, 0

@@ -25,7 +25,7 @@ WEIGHTS = {"drawn": 0.3, "phantom": 0.3, "real": 0.4}
 OBJECTS = 8
 """Objects that are prompted for in every picture."""
 MASK_SHARE, BOX_SHARE, BACKGROUND_SHARE, SINGLE_SHARE, CORE_SHARE = 0.25, 0.2, 0.35, 0.15, 0.4
-COARSE, COARSE_SHARE = 128, 0.6
+COARSE, COARSE_SHARE = 128, 0.55
 """For this share of the time pictures of so many pixels are used: four times as many, and positions are relative."""
 FOCAL = 20.0
 FEW_POINTS = 2
@@ -202,7 +202,7 @@ class Training:
         minutes: float,
         batch: int,
         backbone: Path,
-        frozen: float = 0.6,
+        frozen: float = 0.4,
         seed: int = 0,
     ) -> None:
         self.pool, self.state, self.minutes, self.batch, self.frozen = pool, state, minutes, batch, frozen

@@ -273,3 +273,13 @@ def test_failing_to_evict_does_not_deny_that_features_were_stored(bank, stack, t
     assert "were not stored" not in caplog.text
     assert "grow over its limit" in caplog.text
     assert not bank.features(stack, tiny).fresh
+
+
+def test_arrays_that_do_not_lie_in_one_piece_are_kept_as_they_are(tmp_path):
+    bank = FeatureBank(tmp_path)
+    array = np.asfortranarray(np.arange(24, dtype=np.float16).reshape(4, 6))
+    signature = {"what": "a test"}
+    assert bank.arrays(signature, lambda: {"image": array})[1]
+    found, fresh = bank.arrays(signature, lambda: pytest.fail("it was computed again"))
+    assert not fresh
+    np.testing.assert_array_equal(found["image"], array)

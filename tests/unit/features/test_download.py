@@ -9,7 +9,7 @@ from safetensors.torch import load as load_tensors
 
 from fewshot.errors import FewshotError
 from fewshot.features import BACKBONES, load_backbone
-from fewshot.features.download import Weights, cached, fetch
+from fewshot.features.download import Weights, cached, fetch, present
 
 NAME = "dinov2_vits14_reg"
 WEIGHTS = BACKBONES[NAME].weights
@@ -164,3 +164,16 @@ def test_only_safetensors_are_downloaded():
 
     assert download.FILE.endswith(".safetensors")
     assert all(isinstance(entry.weights, Weights | None) for entry in BACKBONES.values())
+    assert {entry.weights.file for entry in BACKBONES.values() if entry.weights} == {download.FILE}
+
+
+def test_another_file_of_a_repository_can_be_named(hub, weights_file):
+    other = Weights("somebody/something", file="other.bin", option="--sam FILE")
+    assert not present(other)
+    assert fetch("it", other).read_bytes() == weights_file
+    assert {path for _, path, _ in hub.requests} == {"/somebody/something/resolve/main/other.bin"}
+    assert present(other)
+    assert not present(Weights("somebody/something"))
+    hub.status = 404
+    with pytest.raises(FewshotError, match=r"give a checkpoint file \(--sam FILE\), or use embedded"):
+        fetch("it", Weights("somebody/else", option="--sam FILE"))
