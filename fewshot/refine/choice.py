@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fewshot.errors import FewshotError
 from fewshot.features import FeatureBank
 from fewshot.progress import Progress
 from fewshot.refine.base import Refiner
 from fewshot.settings import checked_options
+
+if TYPE_CHECKING:
+    from fewshot.refine.sam.model import SamModel
 
 UNREFINED = "none"
 AUTO = "auto"
@@ -48,6 +51,7 @@ def create_refiner(
     sam: str = AUTO,
     device: str = "auto",
     options: Mapping[str, Any] | None = None,
+    load: Callable[..., SamModel] | None = None,
     progress: Progress | None = None,
 ) -> Refiner | None:
     """A refiner, ready to use; None for ``none``.
@@ -58,6 +62,7 @@ def create_refiner(
         sam: which Segment Anything model, a registered name or a checkpoint file; ``auto`` takes one that is at hand.
         device: ``auto``, ``cpu`` or ``cuda``.
         options: the refiner's settings that differ from its defaults.
+        load: loads a model by name as ``load_sam`` does, for callers that keep loaded ones.
         progress: told of a download.
 
     Raises:
@@ -69,6 +74,8 @@ def create_refiner(
         return None
     from fewshot.refine.sam import load_sam
     from fewshot.refine.sam.at_hand import choose_sam
+
+    load = load or load_sam
 
     why = None
     if name == AUTO:
@@ -87,7 +94,7 @@ def create_refiner(
                 f"Refinement {name} needs weights, and none are on this machine: give --sam NAME (see `fewshot info`) "
                 "or FILE, or refine with walker."
             )
-        model = load_sam(weights, device=device, progress=progress)
+        model = load(weights, device=device, progress=progress)
         if name == "sam2" and model.kind != "sam2":
             raise FewshotError(
                 f"Refinement sam2 needs a SAM 2 model, and {weights} is none: give another --sam, or refine with sam."

@@ -31,6 +31,10 @@ MODALITIES = {
 """What files and data sets call a modality (DICOM codes included) and the name it has here."""
 
 
+PERCENTILES = (0.5, 99.5)
+"""Between these most of what an image shows lies, whatever its grey values mean."""
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """An image volume in its file's own voxel order, with its geometry.
@@ -80,6 +84,19 @@ class Volume:
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres from voxel to voxel along the array's three axes."""
         return spacing_of(self.affine)
+
+    @cached_property
+    def lowest(self) -> float:
+        """The smallest voxel."""
+        return float(self.array.min())
+
+    @cached_property
+    def grey_range(self) -> tuple[float, float]:
+        """The ``PERCENTILES`` of the voxels; the extremes where these are equal."""
+        lower, upper = (float(value) for value in np.percentile(self.array, PERCENTILES))
+        if lower == upper:  # a small bright object in a large empty volume lies beyond the percentiles
+            lower, upper = self.lowest, float(self.array.max())
+        return lower, upper
 
     @cached_property
     def digest(self) -> str:

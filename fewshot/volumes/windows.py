@@ -8,7 +8,6 @@ import numpy as np
 
 from fewshot.volumes.volume import Volume
 
-PERCENTILES = (0.5, 99.5)
 VISIBLE = 0.02
 """Share of the window that a slice must span to show anything; less is noise around air."""
 
@@ -38,7 +37,7 @@ def auto_window(volume: Volume) -> str:
 
     Micro-CT and converted images are called CT but hold grey values from 0; those have no air.
     """
-    return "ct-soft" if volume.modality == "CT" and float(volume.array.min()) < -200 else "percentile"
+    return "ct-soft" if volume.modality == "CT" and volume.lowest < -200 else "percentile"
 
 
 def window_limits(volume: Volume, window: str) -> tuple[float, float]:
@@ -48,10 +47,7 @@ def window_limits(volume: Volume, window: str) -> tuple[float, float]:
     low, high, _ = WINDOWS[window]
     if low is not None and high is not None:
         return low, high
-    lower, upper = (float(value) for value in np.percentile(volume.array, PERCENTILES))
-    if lower == upper:  # a small bright object in a large empty volume lies beyond the percentiles
-        lower, upper = float(volume.array.min()), float(volume.array.max())
-    return lower, upper
+    return volume.grey_range
 
 
 def normalise(array: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
