@@ -12,11 +12,11 @@ import typer
 from fewshot import __version__
 from fewshot.console import errors, progress_bars, results
 from fewshot.errors import FewshotError
+from fewshot.evaluate_command import evaluate
 from fewshot.options import (
     BackboneOption,
     BankGbOption,
     BankOption,
-    CasesOption,
     CompleteOption,
     ComponentsOption,
     DatasetArgument,
@@ -25,20 +25,18 @@ from fewshot.options import (
     LabelsOption,
     ModelBackboneOption,
     PlaneOption,
+    PromptsOption,
+    SamOption,
     SeedOption,
-    SeedsOption,
-    SetOfOption,
+    SetOfRefinerOption,
     SetOption,
     SizeOption,
     WindowOption,
-    chosen_cases,
-    chosen_seeds,
     key_values,
-    method_options,
-    names_or_none,
     open_backbone,
     open_backbone_of,
     open_bank,
+    open_refiner,
     require_model_file,
     slice_spec,
     split_names,
@@ -196,7 +194,17 @@ def predict(
     out: Annotated[Path, typer.Option(help="Label map to write, or a folder (for several images always).")],
     components: ComponentsOption = "auto",
     min_ml: Annotated[float, typer.Option(help="Drop connected parts smaller than this many ml.")] = 0.0,
-    refine: Annotated[str, typer.Option(help="Refinement of the localised region: none.")] = "none",
+    refine: Annotated[
+        str,
+        typer.Option(
+            help="Refinement of what was localised: none, walker, sam, sam2, or auto, which is SAM where its weights "
+            "are at hand, else walker."
+        ),
+    ] = "none",
+    prompts: PromptsOption = None,
+    sam: SamOption = "auto",
+    set_: SetOfRefinerOption = None,
+    seed: SeedOption = 0,
     picture: Annotated[
         bool, typer.Option("--picture", help="Also write an overlay PNG beside each label map.")
     ] = False,
@@ -211,8 +219,9 @@ def predict(
     from fewshot.model import load_model
     from fewshot.prediction_files import predict_files
 
-    _require_refiner(refine)
     loaded = load_model(model)
+    storage = open_bank(bank, bank_gb)
+    refiner = open_refiner(refine, prompts=prompts, sam=sam, pairs=set_, bank=storage, device=device)
     used = open_backbone_of(loaded, backbone, device)
     with progress_bars() as progress:
         predictions = predict_files(
@@ -220,9 +229,11 @@ def predict(
             loaded,
             out,
             backbone=used,
-            bank=open_bank(bank, bank_gb),
+            bank=storage,
             components=components,
             min_ml=min_ml,
+            refiner=refiner,
+            seed=seed,
             picture=picture,
             overwrite=overwrite,
             progress=progress,
@@ -232,95 +243,31 @@ def predict(
         found = ", ".join(
             f"{n} {c:.2f}" if c is not None else f"{n} not found" for n, c in prediction.confidence.items()
         )
+        refined = prediction.provenance.get("refine")
+        how = f", refined by {refined['refiner']}" if refined else ""
         results.print(
-            f"{path}: confidence {found} ({prediction.timings['total']:.2f} s)", markup=False, soft_wrap=True
+            f"{path}: confidence {found} ({prediction.timings['total']:.2f} s{how})",
+            markup=False,
+            soft_wrap=True,
         )
         for note in prediction.notes:
             errors.print(f"{path.name}: {note}", style="yellow", markup=False, soft_wrap=True)
 
 
-@app.command()
-def evaluate(
-    dataset: DatasetArgument,
-    out: Annotated[Path, typer.Option(help="Folder for results.json, report.html, models and predictions.")],
-    adapters: Annotated[
-        str, typer.Option(help="Adapters, separated by commas, or none.")
-    ] = "auto,contrastive,classification,basic",
-    baselines: Annotated[
-        str, typer.Option(help="Baselines to compare with, separated by commas (see `fewshot info`).")
-    ] = "none",
-    refine: Annotated[
-        str, typer.Option(help="Refinements, separated by commas; none leaves predictions as they are.")
-    ] = "none",
-    set_: SetOfOption = None,
-    shots: Annotated[int, typer.Option(min=1, help="How many templates to draw.")] = 1,
-    templates: Annotated[str | None, typer.Option(help="Template case names instead of drawn ones.")] = None,
-    template_slices: Annotated[
-        int | None, typer.Option(min=1, help="Only so many labelled slices of every template are known.")
-    ] = None,
-    labels: LabelsOption = None,
-    cases: CasesOption = None,
-    complete: CompleteOption = None,
-    components: ComponentsOption = "auto",
-    max_cases: Annotated[int | None, typer.Option(min=1, help="At most so many cases.")] = None,
-    backbone: BackboneOption = "embedded",
-    device: DeviceOption = "auto",
-    bank: BankOption = None,
-    bank_gb: BankGbOption = 20.0,
-    plane: PlaneOption = "auto",
-    window: WindowOption = "auto",
-    size: SizeOption = None,
-    seeds: SeedsOption = None,
-    seed: Annotated[int | None, typer.Option(help="One seed; 0 by default.")] = None,
-    json_file: JsonOption = None,
-) -> None:
-    """Fit adapters and baselines on a few templates, predict all other cases, and report how well it went."""
-    from fewshot.evaluation import evaluate as run
-    from fewshot.evaluation import print_summary
-
-    chosen, compared = names_or_none(adapters), names_or_none(baselines)
-    options = method_options(set_, [*chosen, *compared])
-    drawn = chosen_seeds(seed, seeds)
-    used = open_backbone(backbone, device)
-    with progress_bars() as progress:
-        measured = run(
-            dataset,
-            adapters=chosen,
-            baselines=compared,
-            refiners=split_names(refine) or ["none"],
-            backbone=used,
-            bank=open_bank(bank, bank_gb),
-            out=out,
-            shots=shots,
-            templates=split_names(templates),
-            template_slices=template_slices,
-            labels=split_names(labels),
-            cases=chosen_cases(cases, dataset),
-            complete=complete,
-            seeds=drawn,
-            components=components,
-            spec=slice_spec(plane, window, size),
-            options=options,
-            max_cases=max_cases,
-            device=device,
-            command=shlex.join(["fewshot", *sys.argv[1:]]),
-            progress=progress,
-        )
-    write_json(json_file, measured)
-    print_summary(measured, results)
-    results.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
-
-
+app.command()(evaluate)
 app.command()(pretrain)
 
 
 @app.command()
 def info() -> None:
-    """List adapters and baselines with their settings, and backbones."""
+    """List adapters, baselines and refinements with their settings, ways to prompt, backbones and SAM models."""
     from fewshot.adapters import ADAPTERS
     from fewshot.baselines import BASELINES
     from fewshot.evaluation.methods import baseline_class
     from fewshot.features import BACKBONES, default_bank_folder
+    from fewshot.refine import REFINERS, options_of_refiner
+    from fewshot.refine.prompts import PROMPTS
+    from fewshot.refine.sam import SAMS, sam_at_hand
 
     results.print(f"fewshot {__version__}; feature bank: {default_bank_folder()}", markup=False)
     for name, kind in ADAPTERS.items():
@@ -329,19 +276,29 @@ def info() -> None:
         try:
             baseline = baseline_class(name)
         except FewshotError as error:
-            results.print(f"baseline {name}: {error}", markup=False, highlight=False)
+            _list(f"baseline {name}: {error}")
         else:
             _describe("baseline", name, baseline.description, baseline.Options)
-    for name, entry in BACKBONES.items():
-        results.print(f"backbone {name}: {entry.description}", markup=False, highlight=False)
+    for name, refiner in REFINERS.items():
+        if refiner and (options := options_of_refiner(name)):
+            _describe("refinement", name, refiner.description, options)
+    for name, strategy in PROMPTS.items():
+        _list(f"prompts {name}: {strategy.description}")
+    for name, backbone in BACKBONES.items():
+        _list(f"backbone {name}: {backbone.description}")
+    for name, sam in SAMS.items():
+        _list(f"sam {name}: {sam.description}{'' if sam_at_hand(name) else ' (not on this machine)'}")
 
 
 def _describe(kind: str, name: str, description: str, options: type[Any]) -> None:
     from dataclasses import fields
 
     settings = ", ".join(f"{field.name}={field.default}" for field in fields(options))
-    said = f"{kind} {name}: {description}" + (f"\n    --set {settings}" if settings else "")
-    results.print(said, markup=False, highlight=False)
+    _list(f"{kind} {name}: {description}" + (f"\n    --set {settings}" if settings else ""))
+
+
+def _list(line: str) -> None:
+    results.print(line, markup=False, highlight=False)
 
 
 def main() -> None:
@@ -359,13 +316,6 @@ def main() -> None:
 def _fail(sentence: str) -> None:
     errors.print(f"Error: {sentence}", style="bold red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(1)
-
-
-def _require_refiner(name: str) -> None:
-    from fewshot.evaluation import REFINERS
-
-    if name not in REFINERS:
-        raise FewshotError(f"There is no refinement {name}; choose {', '.join(REFINERS)}.")
 
 
 if __name__ == "__main__":

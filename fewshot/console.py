@@ -24,6 +24,8 @@ STAGES = {
     "features": "Computing features",
     "train": "Training the adapter",
     "predict": "Predicting",
+    "encode": "Encoding slices for SAM",
+    "refine": "Refining",
     "write": "Writing",
     "slices": "Cutting studies into slices",
     "pretrain": "Training the backbone (images)",

@@ -16,6 +16,7 @@ from fewshot.errors import FewshotError
 if TYPE_CHECKING:
     from fewshot.features import Backbone, FeatureBank
     from fewshot.model import Model
+    from fewshot.refine import Refiner
     from fewshot.volumes import SliceSpec
 
 DatasetArgument = Annotated[
@@ -76,7 +77,25 @@ SetOfOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Setting METHOD.KEY=VALUE of an adapter or baseline, such as unet.seconds=60; may be repeated.",
+        help="Setting METHOD.KEY=VALUE of an adapter, baseline or refinement, such as unet.seconds=60 or sam.points=5; "
+        "may be repeated.",
+    ),
+]
+SetOfRefinerOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Setting KEY=VALUE of the refinement; may be repeated.")
+]
+PromptsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How SAM is told what was localised, such as random, box or kmeans (see `fewshot info`); by default as "
+        "its settings say."
+    ),
+]
+SamOption = Annotated[
+    str,
+    typer.Option(
+        help="Segment Anything weights: a name (see `fewshot info`), a checkpoint file, or auto: those that are here.",
+        metavar="NAME|FILE|auto",
     ),
 ]
 SeedsOption = Annotated[
@@ -116,6 +135,30 @@ def open_bank(folder: Path | None, gigabytes: float) -> FeatureBank:
     from fewshot.features import FeatureBank, default_bank_folder
 
     return FeatureBank(folder or default_bank_folder(), gigabytes=gigabytes)
+
+
+def open_refiner(
+    name: str,
+    *,
+    prompts: str | None,
+    sam: str,
+    pairs: list[str] | None,
+    bank: FeatureBank,
+    device: str,
+) -> Refiner | None:
+    """The refiner that ``--refine``, ``--prompts``, ``--sam`` and ``--set`` ask for; a choice is told on stderr."""
+    from fewshot.console import errors, progress_bars
+    from fewshot.refine import create_refiner
+
+    options = key_values(pairs) | ({"prompts": prompts} if prompts is not None else {})
+    with progress_bars() as progress:
+        refiner = create_refiner(name, bank=bank, sam=sam, device=device, options=options, progress=progress)
+    if refiner is None and options:
+        raise FewshotError("--prompts and --set are for a refinement; add --refine, such as --refine sam.")
+    if refiner is not None and refiner.why:
+        said = f"Refinement {refiner.name}: {refiner.why}."
+        errors.print(said, markup=False, highlight=False, soft_wrap=True)
+    return refiner
 
 
 def slice_spec(plane: str, window: str, size: int | None) -> SliceSpec:
@@ -170,7 +213,7 @@ def method_options(pairs: list[str] | None, methods: Sequence[str]) -> dict[str,
 
     Args:
         pairs: the arguments.
-        methods: names of the adapters and baselines that are evaluated.
+        methods: names of the adapters, baselines and refinements that are evaluated.
 
     Raises:
         FewshotError: for a method that is not evaluated, or if it is not clear which is meant.
@@ -179,6 +222,7 @@ def method_options(pairs: list[str] | None, methods: Sequence[str]) -> dict[str,
         Method -> its settings, only those that were given.
     """
     from fewshot.evaluation.methods import options_of
+    from fewshot.refine import options_of_refiner
 
     found: dict[str, dict[str, Any]] = {}
     for key, value in key_values(pairs).items():
@@ -192,7 +236,7 @@ def method_options(pairs: list[str] | None, methods: Sequence[str]) -> dict[str,
             settings = {
                 each: [field.name for field in fields(kind)]
                 for each in methods
-                if (kind := options_of(each)) is not None
+                if (kind := options_of(each) or options_of_refiner(each)) is not None
             }
             meant = [each for each, names in settings.items() if name in names] or [
                 each for each, names in settings.items() if names

@@ -12,6 +12,7 @@ from fewshot.pictures import overlay
 from fewshot.pipeline import predict
 from fewshot.prediction import Prediction
 from fewshot.progress import Progress, silent
+from fewshot.refine import Refiner
 from fewshot.volumes import read_volume, write_labels
 from fewshot.volumes.raw import case_name, extension_of
 
@@ -25,6 +26,8 @@ def predict_files(
     bank: FeatureBank,
     components: str = "auto",
     min_ml: float = 0.0,
+    refiner: Refiner | None = None,
+    seed: int = 0,
     picture: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -34,6 +37,8 @@ def predict_files(
     Args:
         images: files or DICOM folders.
         out: a label file for one image; a folder (made if missing) for several, or if it has no image extension.
+        refiner: makes what was found follow the structure's edges.
+        seed: of the refiner's prompts.
         picture: also write an overlay PNG beside each label map.
         overwrite: replace label maps that exist; images are never replaced.
 
@@ -54,6 +59,8 @@ def predict_files(
             bank=bank,
             components=components,
             min_ml=min_ml,
+            refiner=refiner,
+            seed=seed,
             progress=progress,
         )
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,16 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from fewshot.progress import Progress, silent
 from lib.files import stamp
+from lib.refining import UNREFINED, Refinement, Refining, decided
 
 if TYPE_CHECKING:
     from fewshot.crossvalidation import CrossValidation
     from fewshot.features import Backbone, FeatureBank
     from fewshot.model import Model
     from fewshot.prediction import Prediction
+    from fewshot.refine.clicks import Clicked, Clicks
     from fewshot.support import Template
     from fewshot.volumes import SliceSpec, Volume
 
@@ -30,6 +30,9 @@ KEPT = 2
 
 ROOM = 0.9
 """Share of the bank's size limit up to which features are computed that nobody has asked for."""
+
+SLICE_AXIS = 2
+"""Both viewers count a volume's slices along the third voxel axis and replace one of those at a click."""
 
 
 class Engine:
@@ -46,6 +49,7 @@ class Engine:
         bank: folder of the feature bank; the engine's default if None.
         gigabytes: size limit of the bank; the engine's default if None.
         slicing: settings of `SliceSpec` that differ from its defaults.
+        sam: which Segment Anything model refines and answers clicks; `auto` takes one that is at hand.
     """
 
     def __init__(
@@ -56,12 +60,14 @@ class Engine:
         bank: Path | None = None,
         gigabytes: float | None = None,
         slicing: dict[str, Any] | None = None,
+        sam: str = "auto",
     ) -> None:
         self._in_use = backbone
         self._find = find
         self._bank_folder = bank
         self._gigabytes = gigabytes
         self._slicing = dict(slicing or {})
+        self.refining = Refining(sam)
         self._backbones: OrderedDict[tuple[object, ...], Backbone] = OrderedDict()
         self._loading = threading.Lock()
         self._computing = threading.Lock()
@@ -80,8 +86,7 @@ class Engine:
             FewshotError: if it cannot be loaded there.
         """
         name = name or self.name
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = decided(device)
         key = (name, device, *stamp(Path(name)))
         with self._loading:
             if key not in self._backbones:
@@ -173,14 +178,72 @@ class Engine:
                 progress=progress,
             )
 
-    def predict(self, volume: Volume, model: Model, *, components: str, device: str = "auto") -> Prediction:
-        """Find a model's labels in a volume, see `fewshot.pipeline.predict`."""
+    def predict(
+        self,
+        volume: Volume,
+        model: Model,
+        *,
+        components: str,
+        refine: Refinement = UNREFINED,
+        device: str = "auto",
+    ) -> Prediction:
+        """Find a model's labels in a volume and refine them, see `fewshot.pipeline.predict`."""
         from fewshot import pipeline
 
         with self._turn([volume]):
+            refiner = self.refining.refiner(refine, bank=self.bank, device=device)
             return pipeline.predict(
-                volume, model, backbone=self.backbone_of(model, device), bank=self.bank, components=components
+                volume,
+                model,
+                backbone=self.backbone_of(model, device),
+                bank=self.bank,
+                components=components,
+                refiner=refiner,
             )
+
+    def segment_clicks(
+        self, volume: Volume, clicks: Clicks, spec: SliceSpec, *, whole: bool, device: str = "auto"
+    ) -> Clicked:
+        """Find the structure that was clicked, see `fewshot.refine.clicks.segment_clicks`."""
+        from fewshot.refine.clicks import segment_clicks
+
+        with self._turn([volume]):
+            return segment_clicks(
+                volume,
+                clicks,
+                whole=whole,
+                slice_axis=SLICE_AXIS,
+                backbone=self.backbone(device),
+                bank=self.bank,
+                sam=self.refining.sam_for_clicks(device),
+                spec=spec,
+            )
+
+    def warm_clicks(
+        self, volume: Volume, spec: SliceSpec, slices: Sequence[int], *, device: str = "auto"
+    ) -> int:
+        """Compute what clicks on some slices will need, one slice after the other; requests go between.
+
+        Returns:
+            Number of slices that were computed.
+        """
+        from fewshot.refine.clicks import warm_clicks
+
+        computed = 0
+        for index in slices:
+            while self._wanted:
+                time.sleep(0.05)
+            with self._computing:
+                computed += warm_clicks(
+                    volume,
+                    [index],
+                    slice_axis=SLICE_AXIS,
+                    backbone=self.backbone(device),
+                    bank=self.bank,
+                    sam=self.refining.sam_for_clicks(device),
+                    spec=spec,
+                )
+        return computed
 
     def slicing(self, templates: Sequence[Volume], *, backbone: str | None = None) -> SliceSpec:
         """How a model fitted on `templates` wants volumes to be cut."""

@@ -14,7 +14,9 @@ from monailabel.interfaces.datastore import Datastore
 from fewshot.errors import FewshotError
 from lib.configs.settings import AppSettings
 from lib.engine import Engine
+from lib.images import Images
 from lib.labels import LARGEST, LabelDictionary
+from lib.slicing import Slicing
 from lib.studies import StudiesDescription, describe_studies
 from lib.templates import (
     Submission,
@@ -39,6 +41,8 @@ class Project:
 
     Attributes:
         datastore: set once MONAI Label has made it.
+        images: those read lately.
+        slicing: how images are cut for the next model.
     """
 
     settings: AppSettings
@@ -47,6 +51,12 @@ class Project:
     labels: LabelDictionary
     engine: Engine
     datastore: Datastore = field(default=None)
+    images: Images = field(init=False)
+    slicing: Slicing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.images = Images(self.description)
+        self.slicing = Slicing(self)
 
     @classmethod
     def open(cls, app_dir: str, studies: str, settings: AppSettings) -> Project:
@@ -66,6 +76,7 @@ class Project:
             bank=settings.bank,
             gigabytes=settings.bank_gb,
             slicing={key: value for key, value in slicing.items() if value is not None},
+            sam=settings.sam,
         )
         return cls(settings, workspace, describe_studies(studies), labels, engine)
 
@@ -74,6 +85,10 @@ class Project:
         """Whether a template's slices without label are background."""
         told = self.settings.complete
         return bool(self.description.complete if told is None else told)
+
+    def path(self, image_id: str) -> Path:
+        """The file or folder of an image of the studies."""
+        return Path(self.datastore.get_image_uri(image_id))
 
     def submissions(self) -> list[Submission]:
         """All labels that people submitted, see `lib.templates`."""
@@ -88,7 +103,7 @@ class Project:
         return [
             read_template(
                 submission,
-                Path(self.datastore.get_image_uri(submission.image_id)),
+                self.path(submission.image_id),
                 description=self.description,
                 labels=self.labels,
                 complete=self.complete,

@@ -1,6 +1,6 @@
 """Routes of MONAI Label that get in the way, replaced when the server starts.
 
-Three things are changed, and the checks of roles (RBAC) stay as they are:
+Four things are changed, and the checks of roles (RBAC) stay as they are:
 
 - Whatever the app refuses reaches the viewer as a sentence. MONAI Label turns every exception into a bare
   `500 Internal Server Error`.
@@ -8,6 +8,7 @@ Three things are changed, and the checks of roles (RBAC) stay as they are:
   declares these endpoints `async` around code that blocks.
 - Training and batch inference are refused at once where they cannot work, not minutes later in a process.
   Training all models, OHIF's button, leaves out those that take long.
+- Whoever downloads an image or uploads one for a session is going to look at it: the app gets ready for clicks.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import inspect
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request, UploadFile
+from fastapi.background import BackgroundTasks
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from monailabel.config import settings
@@ -42,11 +45,13 @@ BUSY = "A training is running: wait until it is done, or stop it."
 def install() -> None:
     """Change the server's routes; MONAI Label's web application must exist (it does when it has started)."""
     from monailabel.app import app
-    from monailabel.endpoints import batch_infer, datastore, infer, train
+    from monailabel.endpoints import batch_infer, datastore, infer, session, train
 
     router = APIRouter(prefix=settings.MONAI_LABEL_API_STR)
     _replace(router, infer.router, infer.api_run_inference, infer.run_inference)
     _replace(router, datastore.router, datastore.api_save_label, _with_user(datastore.save_label))
+    _replace(router, datastore.router, datastore.api_download_image, download_image)
+    _replace(router, session.router, session.api_create_session, create_session)
     _replace(router, train.router, train.api_run_model, train_model)
     _replace(router, train.router, train.api_run, train_all)
     _replace(router, batch_infer.router, batch_infer.api_run, batch_model)
@@ -102,10 +107,33 @@ def batch_model(
     """Start a batch inference, unless the model is not ready or one is running."""
     from monailabel.endpoints import batch_infer
 
-    app_instance().check_inference(model)
+    instance = app_instance()
+    instance.check_inference(model)
+    instance.check_batch(model)
     if _under_way("batch_infer"):
         raise HTTPException(429, "A batch inference is running: wait until it is done, or stop it.")
     return batch_infer.run(model, images, params, run_sync)
+
+
+def download_image(image: str) -> Any:
+    """Send an image to a viewer, which is going to show it."""
+    from monailabel.endpoints import datastore
+
+    answer = datastore.download_image(image)
+    instance = app_instance()
+    instance.on_open(Path(instance.datastore().get_image_uri(image)))
+    return answer
+
+
+def create_session(
+    background_tasks: BackgroundTasks, files: list[UploadFile], uncompress: bool = False, expiry: int = 0
+) -> Any:
+    """Take an image that is in a viewer and not in the studies."""
+    from monailabel.endpoints import session
+
+    answer = session.create_session(background_tasks, uncompress, expiry, files)
+    app_instance().on_open(Path(answer["session_info"]["image"]))
+    return answer
 
 
 def _under_way(method: str) -> bool:

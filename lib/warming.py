@@ -9,16 +9,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot.errors import FewshotError
 from lib.files import read_json, write_json
 from lib.project import Project
-from lib.templates import read_image
 
 if TYPE_CHECKING:
-    from fewshot.volumes import SliceSpec, Volume
+    from fewshot.volumes import Volume
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +53,6 @@ class Warmer:
         self._started = threading.Lock()
         self._following = False
         self._report: dict[str, Any] = {}
-        self._cut: dict[str | None, tuple[object, SliceSpec]] = {}
 
     def warm(self, image_id: str) -> None:
         """Compute an image's features soon."""
@@ -103,7 +100,7 @@ class Warmer:
 
     def _features(self, image_id: str) -> None:
         volume = self._read(image_id)
-        self._project.engine.warm(volume, self._slicing(image_id))
+        self._project.engine.warm(volume, self._project.slicing.of(volume))
         logger.info("The features of %s are in the bank", image_id)
 
     def _look(self) -> None:
@@ -131,24 +128,12 @@ class Warmer:
         write_json(self._project.workspace.bank, self._report)
 
     def _replace(self, image_id: str) -> None:
-        engine, before = self._project.engine, self._report["before"]
-        volume, found = self._read(image_id), False
+        engine, slicing, before = self._project.engine, self._project.slicing, self._report["before"]
+        volume, found = self._read(image_id, keep=False), False
         with suppress(FewshotError):  # the backbone before may be gone: its features are left to eviction
-            found = engine.forget(volume, self._slicing(image_id, before), backbone=before)
+            found = engine.forget(volume, slicing.of(volume, before), backbone=before)
         if found or engine.has_room():
-            engine.warm(volume, self._slicing(image_id))
+            engine.warm(volume, slicing.of(volume))
 
-    def _slicing(self, image_id: str, backbone: str | None = None) -> SliceSpec:
-        """How the next model will want images to be cut: the templates decide, without one the image itself."""
-        submissions = self._project.submissions()
-        templates = [entry.image_id for entry in submissions] or [image_id]
-        engine = self._project.engine
-        key = (backbone or engine.name, templates, [entry.stamp for entry in submissions])
-        known = self._cut.get(backbone)
-        if known is None or known[0] != key:
-            known = key, engine.slicing([self._read(name) for name in templates], backbone=backbone)
-            self._cut[backbone] = known
-        return known[1]
-
-    def _read(self, image_id: str) -> Volume:
-        return read_image(Path(self._project.datastore.get_image_uri(image_id)), self._project.description)
+    def _read(self, image_id: str, *, keep: bool = True) -> Volume:
+        return self._project.images.read(self._project.path(image_id), keep=keep)

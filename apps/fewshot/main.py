@@ -35,9 +35,11 @@ from fewshot.errors import FewshotError  # noqa: E402
 from lib import routes  # noqa: E402
 from lib.activelearning import Random  # noqa: E402
 from lib.batch import BatchInference  # noqa: E402
+from lib.click_warming import ClickWarmer  # noqa: E402
 from lib.configs.registry import CONFIGS, LONG  # noqa: E402
 from lib.configs.settings import AppSettings  # noqa: E402
 from lib.datastore import StudiesFolder  # noqa: E402
+from lib.infers import Points  # noqa: E402
 from lib.project import Project  # noqa: E402
 from lib.warming import Warmer  # noqa: E402
 
@@ -61,7 +63,7 @@ class FewshotApp(MONAILabelApp):
         self.tasks = {name: CONFIGS[name]() for name in self.settings.models or CONFIGS}
         for name, task in self.tasks.items():
             task.init(name, str(Path(app_dir) / "model"), conf, None, project=self.project)
-        self.warmer = Warmer(self.project)
+        self.warmer, self.click_warmer = Warmer(self.project), ClickWarmer(self.project)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -90,6 +92,9 @@ class FewshotApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         infers = {name: task.infer() for name, task in self.tasks.items()}
+        for infer in infers.values():
+            if isinstance(infer, Points):
+                infer.clicked = self.click_warmer.near
         return {name: infer for name, infer in infers.items() if infer}
 
     def init_trainers(self) -> dict[str, TrainTask]:
@@ -142,13 +147,28 @@ class FewshotApp(MONAILabelApp):
         if strategy not in self._strategies:
             known = ", ".join(self._strategies)
             raise HTTPException(404, f"There is no strategy {strategy}; choose from {known}.")
-        return dict(super().next_sample(request))
+        sample = dict(super().next_sample(request))
+        if sample.get("id"):
+            self.on_open(self.project.path(sample["id"]))
+        return sample
+
+    def on_open(self, image: Path) -> None:
+        """An image was handed to an annotator: get ready for clicks in it."""
+        if any(isinstance(task, Points) for task in self._infers.values()):
+            self.click_warmer.open(image)
 
     def check_inference(self, model: str) -> None:
         """Raise HTTPException where a model is unknown or not ready."""
         if model not in self._infers:
             raise HTTPException(404, f"There is no model {model}; choose from {', '.join(self._infers)}.")
-        self._infers[model].models.require()
+        self._infers[model].require()
+
+    def check_batch(self, model: str) -> None:
+        """Raise HTTPException where a known model cannot infer many images by itself."""
+        if isinstance(self._infers[model], Points):
+            raise HTTPException(
+                422, f"{model} answers clicks in one image: choose another model for a batch."
+            )
 
     def check_training(self, model: str, params: dict[str, Any]) -> None:
         """Raise HTTPException where a model cannot be trained now."""

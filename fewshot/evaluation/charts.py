@@ -14,6 +14,8 @@ WIDTH, LEFT, RIGHT = 340, 8, 332
 FONT = 12
 CHARACTER = 6.6
 """Width of a character at FONT, rather too wide: names are placed by it."""
+WIDEST = 7.5
+"""The same in the widest fonts that browsers take, for names that would be cut off at the edge."""
 LONGEST = 24
 """Characters of a name; the whole name is in the tooltip."""
 
@@ -118,7 +120,7 @@ def box_plot(values: Sequence[tuple[Mark, Mapping[str, float]]], *, title: str) 
         values: mark, and name of the case -> value in [0, 1]; a method without cases keeps an empty row.
         title: what a screen reader says.
     """
-    left = min(12 + CHARACTER * max((len(mark.label) for mark, _ in values), default=0), WIDTH / 2)
+    left = 4 + WIDEST * max((len(mark.name[:LONGEST]) for mark, _ in values), default=0)
     axis = _Axis(0, 1, left + 6, RIGHT - 4, (0, 0.25, 0.5, 0.75, 1))
     row, top = 22, 2
     bottom = top + row * len(values)

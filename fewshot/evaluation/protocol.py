@@ -15,7 +15,7 @@ from fewshot import __version__
 from fewshot.dataset import Dataset
 from fewshot.errors import FewshotError
 from fewshot.evaluation.methods import Circumstances, create_methods
-from fewshot.evaluation.refiners import REFINERS, UNREFINED
+from fewshot.evaluation.refiners import check_refiners, create_refinements
 from fewshot.evaluation.report import write_report
 from fewshot.evaluation.rounds import Round, draw_rounds
 from fewshot.evaluation.store import ResultStore, file_stamp
@@ -23,6 +23,8 @@ from fewshot.evaluation.versions import versions
 from fewshot.evaluation.work import Work
 from fewshot.pipeline import COMPONENTS, DEFAULT_SPEC
 from fewshot.progress import Progress, silent
+from fewshot.refine import UNREFINED
+from fewshot.refine.choice import AUTO
 from fewshot.volumes import SliceSpec
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ def evaluate(
     adapters: Sequence[str] = (),
     baselines: Sequence[str] = (),
     refiners: Sequence[str] = (UNREFINED,),
+    prompts: Sequence[str] | None = None,
+    sam: str = AUTO,
     backbone: Backbone,
     bank: FeatureBank,
     out: Path | str,
@@ -65,7 +69,10 @@ def evaluate(
         folder: the dataset.
         adapters: names of `ADAPTERS`.
         baselines: names of `BASELINES`.
-        refiners: names of `REFINERS`; each is applied to every prediction.
+        refiners: names of `fewshot.refine.REFINERS`; each is applied to every prediction.
+        prompts: strategies (`fewshot.refine.prompts.PROMPTS`); refiners that take prompts are applied with each, and
+            called `REFINER:STRATEGY`. None for each refiner's own.
+        sam: Segment Anything weights, a name of `fewshot.refine.sam.SAMS` or a file; `auto` takes what is at hand.
         backbone: whose features are used.
         bank: where features are kept; all adapters share them.
         out: folder of the results.
@@ -78,33 +85,36 @@ def evaluate(
         seeds: of the drawing and of the training; each gives its own results.
         components: as in `predict`.
         spec: how volumes become slices.
-        options: adapter or baseline -> its options.
+        options: adapter, baseline or refiner -> its options.
         max_cases: at most so many cases, the same for every seed; a larger number later adds to them.
-        device: where baselines compute.
+        device: where baselines and refiners compute.
         command: the command line, for the report.
         progress: told the stages "features" (volumes), "train" (methods) and "predict" (methods and cases), each over
             all seeds; fractions stand for what is done of a unit.
 
     Raises:
-        FewshotError: unknown names or options, too few labelled cases, or nothing that worked.
+        FewshotError: unknown names or options, a refiner without weights, too few labelled cases, or nothing that
+            worked.
 
     Returns:
         The content of results.json.
     """
-    if unknown := [name for name in refiners if name not in REFINERS] or ([] if refiners else [""]):
-        raise FewshotError(
-            f"There is no refinement {', '.join(unknown)}: choose among {', '.join(REFINERS)}."
-        )
+    check_refiners(refiners, prompts)
     if components not in COMPONENTS:
         raise FewshotError(f"Components can be {', '.join(COMPONENTS)}, not '{components}'.")
     if template_slices is not None and template_slices < 1:
         raise FewshotError(f"{template_slices} labelled slices per template are too few: give at least 1.")
     shared = Circumstances(backbone, bank, spec, components, device)
-    methods = create_methods(adapters, baselines, options or {}, shared)
+    of_refiners = {name: of for name, of in (options or {}).items() if name in refiners and name != AUTO}
+    of_methods = {name: of for name, of in (options or {}).items() if name not in of_refiners}
+    methods = create_methods(adapters, baselines, of_methods, shared)
     dataset = Dataset.open(folder, labels=labels)
     dataset = dataset if complete is None else replace(dataset, complete=complete)
     dataset = dataset if cases is None else dataset.only(cases)
     rounds = draw_rounds(dataset, seeds, shots=shots, templates=templates, max_cases=max_cases)
+    refinements = create_refinements(
+        refiners, prompts, of_refiners, sam=sam, bank=bank, device=device, progress=progress
+    )
     out = Path(out)
     with _only_writer(out):
         store = ResultStore(
@@ -132,13 +142,12 @@ def evaluate(
                 "version": __version__,
             },
             options={method.name: method.options for method in methods},
+            refiners={of.name: of.identity() for of in refinements},
             stamps=_stamps(rounds),
             names=list(dataset.labels),
             versions=versions(),
         )
-        work = Work(
-            dataset, store, shared, methods, dict.fromkeys(refiners), rounds, template_slices, progress
-        )
+        work = Work(dataset, store, shared, methods, refinements, rounds, template_slices, progress)
         try:
             for each in rounds:
                 work.do(each)

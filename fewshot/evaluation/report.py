@@ -15,6 +15,7 @@ from fewshot.dataset import Dataset
 from fewshot.evaluation import report_methods, report_tables
 from fewshot.evaluation.charts import Mark, box_plot, interval_plot, scatter_plot
 from fewshot.evaluation.crops import STRIDE
+from fewshot.evaluation.prompting import compare
 from fewshot.evaluation.report_confusion import heat_map
 from fewshot.evaluation.report_methods import Method, Results
 from fewshot.evaluation.report_pictures import dice_by_label, label_order, make_pictures
@@ -79,6 +80,7 @@ def _content(folder: Path, dataset: Dataset, results: Results) -> dict[str, Any]
         "boxes": _boxes(results, methods, labels),
         "few_labels": len(labels) <= FEW_LABELS,
         "label_rows": report_tables.label_table(methods, labels),
+        "prompting": _prompting(results, methods),
         "pictures": make_pictures(folder, dataset, results, [of.name for of in methods], lead),
         "labels_with_pictures": len(lead),
         "unfolded": unfolded,
@@ -146,6 +148,26 @@ def _boxes(results: Results, methods: Sequence[Method], labels: Sequence[str]) -
     ]
 
 
+def _prompting(
+    results: Results, methods: Sequence[Method]
+) -> list[tuple[str, Markup | None, list[tuple[Mark, list[report_tables.Cell]]]]]:
+    """Adapters and baselines that were refined by SAM, each with chart and table of its refinements."""
+    known = {of.name: of for of in methods}
+    shown = []
+    for adapter, outcomes in compare(results).items():
+        marks = [Mark(of.refine, known[of.method].colour, known[of.method].baseline) for of in outcomes]
+        values = [
+            (mark, of.values["iou_mean"], report_methods.interval(of.values, "iou"))
+            for mark, of in zip(marks, outcomes, strict=True)
+            if of.values["iou_mean"] is not None
+        ]
+        title = f"Mean IoU and its interval per refinement of {adapter}"
+        chart = Markup(interval_plot(values, title=title)) if values else None  # noqa: S704
+        rows = zip(marks, report_tables.prompts_table(outcomes), strict=True)
+        shown.append((adapter, chart, [(mark, cells) for mark, (_, cells) in rows]))
+    return shown
+
+
 def _settings(results: Results) -> list[tuple[str, str]]:
     """What the report lists below the command: what all rows depend on, and with which packages they were made."""
     shown = {key: of for key, of in results["settings"].items() if key not in ELSEWHERE}
@@ -159,6 +181,7 @@ def _settings(results: Results) -> list[tuple[str, str]]:
             for name, of in results["options"].items()
             if of
         ),
+        *((f"refinement {name}", _text(of)) for name, of in results.get("refiners", {}).items()),
         *_template_slices(results),
         *((of["adapter"], _text(of["provenance"])) for of in _once(results["models"]) if of["provenance"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in results["versions"].items())),

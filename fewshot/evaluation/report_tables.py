@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fewshot.evaluation.prompting import Outcome
 from fewshot.evaluation.report_methods import Method, Results, by_method, interval_text
+from fewshot.evaluation.table import change, taken
 
 NEAR = 0.05
 """A distance is marked as best only if its method finds nearly as many labels as the one that finds most."""
@@ -57,6 +59,37 @@ def expected_table(results: Results, methods: Sequence[Method]) -> list[tuple[st
         (method.name, two(hoped), two(method.dice), f"{method.dice - hoped:+.2f}".replace("-", "−"))
         for method in methods
         if (hoped := promised.get(method.name.partition("+")[0])) is not None and method.dice is not None
+    ]
+
+
+def prompts_table(outcomes: Sequence[Outcome]) -> list[tuple[str, list[Cell]]]:
+    """Refinement, and its cells: IoU, difference to the unrefined prediction, Dice, masks taken."""
+    best = {
+        key: max(
+            (two(value) for of in outcomes if (value := of.values[f"{key}_mean"]) is not None), default=""
+        )
+        for key in ("iou", "dice")
+    }
+    worst = {
+        key: min(
+            (two(value) for of in outcomes if (value := of.values[f"{key}_mean"]) is not None), default=""
+        )
+        for key in ("iou", "dice")
+    }
+
+    def score(of: Outcome, key: str) -> Cell:
+        value = of.values[f"{key}_mean"]
+        if value is None:
+            return Cell()
+        text, title = two(value), f"{of.refine}: {value:.4f}"
+        return Cell(text, interval_text(of.values, key), title, best=text == best[key] != worst[key])
+
+    def gain(of: Outcome) -> Cell:
+        value, _, ends = change(of.gain, of.gain_ci).partition(" ")
+        return Cell(value, ends)
+
+    return [
+        (of.refine, [score(of, "iou"), gain(of), score(of, "dice"), Cell(taken(of.masks))]) for of in outcomes
     ]
 
 

@@ -15,7 +15,7 @@ from fewshot.evaluation.methods import Circumstances
 from fewshot.evaluation.template_slices import keep_slices
 from fewshot.evaluation.templates import only_held, sample_templates, shuffled_cases
 from fewshot.support import Template
-from fewshot.volumes import Volume
+from fewshot.volumes import SliceSpec, Volume
 from fewshot.volumes.planes import in_plane
 
 CASES_SEED = 0
@@ -37,15 +37,20 @@ class Support:
 
     Attributes:
         templates: labelled volumes, named by the labels that they hold.
-        plane: in which the slices lie.
+        spec: how they, and what is predicted, are cut into slices.
         run: what results.json says about them.
         notes: case -> what reading it had to decide.
     """
 
     templates: list[Template]
-    plane: str
+    spec: SliceSpec
     run: dict[str, Any]
     notes: dict[str, tuple[str, ...]]
+
+    @property
+    def plane(self) -> str:
+        """In which the slices lie."""
+        return self.spec.plane
 
     @property
     def labels(self) -> dict[str, int]:
@@ -95,13 +100,15 @@ def read_support(dataset: Dataset, of: Round, shared: Circumstances, slices: int
     """
     templates = [dataset.template(case) for case in of.templates]
     notes = {template.volume.name: template.volume.notes for template in templates}
-    plane = shared.resolve([template.volume for template in templates]).plane
+    spec = shared.resolve([template.volume for template in templates])
     kept: dict[str, list[int]] | None = None
     if slices is not None:
         kept = {}
         for index, template in enumerate(templates):
             name = template.volume.name
-            templates[index], kept[name] = keep_slices(template, slices, slice_axis(template.volume, plane))
+            templates[index], kept[name] = keep_slices(
+                template, slices, slice_axis(template.volume, spec.plane)
+            )
     templates, untested = only_held(templates, dataset.labels)
     run = {
         "seed": of.seed,
@@ -112,7 +119,7 @@ def read_support(dataset: Dataset, of: Round, shared: Circumstances, slices: int
             template.volume.name: digests(template.volume, template.labels) for template in templates
         },
     }
-    return Support(templates, plane, run, notes)
+    return Support(templates, spec, run, notes)
 
 
 def digests(volume: Volume, labels: np.ndarray) -> dict[str, str]:

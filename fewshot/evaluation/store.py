@@ -13,11 +13,14 @@ from typing import Any
 
 from fewshot.errors import FewshotError
 from fewshot.evaluation.journal import LISTS, Record, concluded, merge
-from fewshot.evaluation.refiners import REFINERS
+from fewshot.evaluation.refiners import in_order
 from fewshot.evaluation.summary import method_of, summarise, summarise_cases
+from fewshot.refine import UNREFINED
 
 Unit = tuple[int, str, str, str]
-"""What is predicted at a time: seed, case, adapter or baseline, refiner."""
+"""What is predicted at a time: seed, case, adapter or baseline, refinement."""
+
+UNREFINED_ONLY: Mapping[str, Mapping[str, Any]] = {UNREFINED: {}}
 
 
 class ResultStore:
@@ -33,6 +36,7 @@ class ResultStore:
         about: what results.json begins with; nothing depends on it.
         settings: everything that all rows depend on; JSON values.
         options: adapter or baseline -> its options, everything that its rows depend on besides.
+        refiners: refinement -> everything that its rows depend on besides.
         stamps: case -> a text that changes with its files.
         names: all labels, for the confusion matrix.
         versions: package -> version.
@@ -52,6 +56,7 @@ class ResultStore:
         about: Mapping[str, Any],
         settings: Mapping[str, Any],
         options: Mapping[str, Mapping[str, Any]],
+        refiners: Mapping[str, Mapping[str, Any]] = UNREFINED_ONLY,
         stamps: Mapping[str, str],
         names: Collection[str] = (),
         versions: Mapping[str, str] | None = None,
@@ -62,6 +67,7 @@ class ResultStore:
         self.about = dict(about)
         self.settings = dict(settings)
         self.options = {name: dict(of) for name, of in options.items()}
+        self.refiners = {name: dict(of) for name, of in refiners.items()}
         self.stamps = dict(stamps)
         self.names = list(names)
         self.versions = dict(versions or {})
@@ -171,7 +177,7 @@ class ResultStore:
         Args:
             journal: whether more will come.
         """
-        order, refiners = list(self.options), list(REFINERS)
+        order, refiners = list(self.options), in_order(self.refiners)
 
         def place(entry: Record) -> tuple[int, int]:
             return order.index(entry["adapter"]), refiners.index(entry["refine"])
@@ -203,6 +209,7 @@ class ResultStore:
             "failed": self.failed,
             "settings": self.settings,
             "options": self.options,
+            "refiners": {name: self.refiners[name] for name in refiners},
             "stamps": self.stamps,
             "digests": dict(sorted(self.digests.items())),
             "signature": self.signature,
@@ -242,10 +249,21 @@ class ResultStore:
         """Take over what still holds."""
         self.options = old["options"] | self.options
         kept = {name for name in self.options if old["options"].get(name) == self.options[name]}
+        refiners = old.get("refiners", UNREFINED_ONLY)
+        self.refiners = {**refiners, **self.refiners}
+        unchanged = {name for name, of in refiners.items() if of == self.refiners[name]}
         self.stamps = old["stamps"] | self.stamps
         fresh = {case for case in self.stamps if old["stamps"].get(case) == self.stamps[case]}
         for key in LISTS:
-            setattr(self, key, [of for of in old[key] if of["adapter"] in kept and of["case"] in fresh])
+            setattr(
+                self,
+                key,
+                [
+                    of
+                    for of in old[key]
+                    if of["adapter"] in kept and of["refine"] in unchanged and of["case"] in fresh
+                ],
+            )
         self.digests = {case: of for case, of in old["digests"].items() if case in fresh}
         self.notes = {case: of for case, of in old.get("notes", {}).items() if case in fresh}
         self._models = {(of["seed"], of["adapter"]): of for of in old["models"] if of["adapter"] in kept}
@@ -258,8 +276,11 @@ class ResultStore:
 
 
 def prediction_path(folder: Path, method: str, case: str, seed: int) -> Path:
-    """Where an evaluation keeps a predicted label map; `method` is named as in the summary."""
-    return folder / f"seed-{seed}" / "predictions" / method / f"{case}.nii.gz"
+    """Where an evaluation keeps a predicted label map; `method` is named as in the summary.
+
+    The colon before a prompt strategy becomes a hyphen, for file systems that do not allow it: `auto+sam-box`.
+    """
+    return folder / f"seed-{seed}" / "predictions" / method.replace(":", "-") / f"{case}.nii.gz"
 
 
 def model_path(folder: Path, adapter: str, seed: int) -> Path:

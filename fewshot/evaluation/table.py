@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from fewshot.evaluation.prompting import compare, remarks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +32,8 @@ HEADERS = (
     "ECE",
     "time, s",
 )
+
+PROMPT_HEADERS = ("method", "refinement", "IoU [95 %]", "against none [95 %]", "Dice [95 %]", "masks taken")
 
 
 def table_lines(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -83,8 +87,46 @@ def interval(values: Mapping[str, Any], key: str, digits: int) -> str:
 
 def summary_table(results: Mapping[str, Any]) -> str:
     """The summary as a Markdown table, as docs/results.md shows it."""
-    lines = [HEADERS, ("---",) * 2 + ("---:",) * (len(HEADERS) - 2), *table_lines(results)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return _markdown(HEADERS, table_lines(results), texts=2)
+
+
+def prompts_table(results: Mapping[str, Any]) -> str:
+    """Refinements of the same predictions as a Markdown table, after the paper's figure 12; empty without SAM."""
+    lines = [
+        (
+            method,
+            of.refine,
+            interval(of.values, "iou", 2),
+            change(of.gain, of.gain_ci),
+            interval(of.values, "dice", 2),
+            taken(of.masks),
+        )
+        for method, outcomes in compare(results).items()
+        for of in outcomes
+    ]
+    return _markdown(PROMPT_HEADERS, lines, texts=2) if lines else ""
+
+
+def change(value: float | None, ends: Sequence[float] | None) -> str:
+    """A difference and its interval with signs, "–" where there is none."""
+    if value is None:
+        return "–"
+    shown = f"{value:+.2f}" + (f" [{ends[0]:+.2f}, {ends[1]:+.2f}]" if ends else "")
+    return shown.replace("-", "−")
+
+
+def taken(masks: tuple[int, int] | None) -> str:
+    """The share of the masks that were taken, "–" where none were made."""
+    return f"{masks[1] / masks[0]:.0%}" if masks and masks[0] else "–"
+
+
+def _markdown(headers: Sequence[str], lines: Iterable[Sequence[str]], *, texts: int) -> str:
+    """A table of which the first columns are texts and the others numbers."""
+    rule = ("---",) * texts + ("---:",) * (len(headers) - texts)
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+        for line in (headers, rule, *lines)
+    )
 
 
 def print_summary(results: Mapping[str, Any], console: Console) -> None:
@@ -133,6 +175,7 @@ def notices(results: Mapping[str, Any]) -> list[str]:
     ]
     notes = dict.fromkeys((of["adapter"], of["note"]) for of in models if of.get("note"))
     found += [f"{method}: {note}" for method, note in notes]
+    found += remarks(results)
     found += _notes_on_cases(results.get("notes") or {})
     return found + [f"{name} failed: {reason}" for name, reason in (results.get("failed") or {}).items()]
 

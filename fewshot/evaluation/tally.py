@@ -33,14 +33,20 @@ class Tally:
             self._done[stage] += count
             self._tell(stage, self._done[stage])
 
-    def within(self, stage: str) -> Progress:
-        """What to hand to the work on one unit; whatever stages it reports, the unit only grows."""
-        reached = 0.0
+    def within(self, stage: str, *, start: float = 0.0, share: float = 1.0) -> Progress:
+        """What to hand to the work on one unit; whatever stages it reports, the unit only grows.
+
+        Args:
+            stage: of the unit.
+            start: how much of the unit is done already, as a fraction.
+            share: how far this work brings it.
+        """
+        reached = start
 
         def report(inner: str, done: int, total: int, **values: float) -> None:
             nonlocal reached
             if inner != "features" and total > 0:
-                reached = max(reached, min(ALMOST, done / total))
+                reached = max(reached, start + (share - start) * min(ALMOST, done / total))
             self._tell(stage, self._done[stage] + reached, **values)
 
         return report

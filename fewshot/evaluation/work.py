@@ -13,7 +13,7 @@ from fewshot.dataset import Case, Dataset
 from fewshot.errors import FewshotError
 from fewshot.evaluation.methods import Circumstances, Method
 from fewshot.evaluation.metrics import confusion, label_scores
-from fewshot.evaluation.refiners import REFINERS, method_name
+from fewshot.evaluation.refiners import Refinement, method_name
 from fewshot.evaluation.rounds import Round, Support, digests, read_support, slice_axis
 from fewshot.evaluation.store import ResultStore, model_path, prediction_path
 from fewshot.evaluation.tally import Tally
@@ -44,7 +44,7 @@ class Work:
         store: where results go.
         shared: what all methods share.
         methods: what is evaluated.
-        refiners: names of `REFINERS`.
+        refiners: what follows each prediction.
         rounds: all seeds, for the totals.
         slices: labelled slices that are kept of every template, None for all.
         progress: told the stages "features", "train" and "predict".
@@ -56,7 +56,7 @@ class Work:
         store: ResultStore,
         shared: Circumstances,
         methods: Sequence[Method],
-        refiners: Iterable[str],
+        refiners: Iterable[Refinement],
         rounds: Sequence[Round],
         slices: int | None,
         progress: Progress,
@@ -93,7 +93,8 @@ class Work:
         for name, notes in support.notes.items():
             self.store.note(name, notes)
         self._forget_changed(of.seed)
-        todo = {case: self._missing(of.seed, case) for case in of.queries}
+        ready = self._ready(of, support)
+        todo = {case: self._missing(of.seed, case, ready) for case in of.queries}
         left = sum(len(names) for missing in todo.values() for names in missing.values())
         self.tally.add("predict", units * len(todo) - left)
         needed = {method for missing in todo.values() for method in missing}
@@ -110,15 +111,37 @@ class Work:
             if known and identity is not None and identity != known["identity"]:
                 self.store.forget(seed, method.name)
 
-    def _missing(self, seed: int, case: Case) -> dict[Method, list[str]]:
-        """The refiners of each method that have no rows for a case yet."""
+    def _ready(self, of: Round, support: Support) -> list[Refinement]:
+        """The refinements that know the templates of a seed, if they are needed; what fails is named and left out."""
+        needed = {
+            refiner
+            for case in of.queries
+            for missing in self._missing(of.seed, case, self.refiners).values()
+            for refiner in missing
+        }
+        ready = []
+        for refiner in self.refiners:
+            try:
+                if refiner in needed:
+                    refiner.remember(support.templates)
+                ready.append(refiner)
+            except FAILURES as error:
+                self._fail(f"seed-{of.seed} {refiner.name}", error)
+        return ready
+
+    def _missing(
+        self, seed: int, case: Case, refiners: Sequence[Refinement]
+    ) -> dict[Method, list[Refinement]]:
+        """The refinements of each method that have no rows for a case yet."""
         missing = {
             method: [
-                name for name in self.refiners if not self.store.has((seed, case.name, method.name, name))
+                refiner
+                for refiner in refiners
+                if not self.store.has((seed, case.name, method.name, refiner.name))
             ]
             for method in self.methods
         }
-        return {method: names for method, names in missing.items() if names}
+        return {method: of for method, of in missing.items() if of}
 
     def _fit_all(self, of: Round, support: Support, methods: Sequence[Method]) -> set[Method]:
         """Fit what is needed, or take it as an interrupted run left it; what fails is named and left out."""
@@ -166,7 +189,7 @@ class Work:
             self._skip(left)
             raise
 
-    def _case(self, of: Round, case: Case, support: Support, missing: dict[Method, list[str]]) -> None:
+    def _case(self, of: Round, case: Case, support: Support, missing: dict[Method, list[Refinement]]) -> None:
         """Predict and score one case: read once, features computed once, then every method on them."""
         try:
             study = self._read(case) if missing else None
@@ -175,11 +198,11 @@ class Work:
             study = None
         if study:
             self.store.note(case.name, study.notes)
-        for method, names in missing.items():
-            left = len(names)
+        for method, refiners in missing.items():
+            left = len(refiners)
             if study:
                 try:
-                    for unit in self._predictions(of, study, support, method, names):
+                    for unit in self._predictions(of, study, support, method, refiners):
                         left -= unit
                         self.tally.add("predict")
                 except FAILURES as error:
@@ -194,13 +217,14 @@ class Work:
         return _Study(case, volume, truth, _since(start), (*volume.notes, *notes))
 
     def _predictions(
-        self, of: Round, study: _Study, support: Support, method: Method, names: Sequence[str]
+        self, of: Round, study: _Study, support: Support, method: Method, refiners: Sequence[Refinement]
     ) -> Iterable[int]:
-        """Predict once, refine and note with every refiner; yields 1 after each."""
+        """Predict once, then refine and note with every refiner; yields 1 after each."""
         spec = method.slicing()
         features = self._features(study.volume, spec) if spec else None
         start = time.perf_counter()
-        found = method.predict(study.volume, progress=self.tally.within("predict"))
+        share = 1.0 if refiners[0].refiner is None else 0.5  # the first unit is for predicting and refining
+        found = method.predict(study.volume, progress=self.tally.within("predict", share=share))
         seconds = _since(start)
         timing = {
             "read": study.seconds,
@@ -210,20 +234,26 @@ class Work:
             "adapter_seconds": found.timings["adapter"] if spec else seconds,
             "components": found.timings.get("components") if spec else None,
         }
-        for name in names:
+        stages = [value for value in timing.values() if value is not None]
+        for number, refiner in enumerate(refiners):
+            progress = self.tally.within("predict", start=0.0 if number else 1 - share)
             start = time.perf_counter()
-            refined = REFINERS[name](study.volume, found)
-            extra = _since(start)
-            stages = [value for value in timing.values() if value is not None]
-            total = None if spec and features is None else round(sum(stages) + extra, 3)
-            self._note(
-                (of.seed, study.case.name, method.name, name),
-                study,
-                support,
-                refined,
-                timing | {"refine_seconds": extra, "total": total},
-                round(seconds + extra, 3),
-            )
+            try:
+                refined, record = refiner.apply(
+                    study.volume, found, spec=support.spec, seed=of.seed, progress=progress
+                )
+                extra = _since(start)
+                total = None if spec and features is None else round(sum(stages) + extra, 3)
+                self._note(
+                    (of.seed, study.case.name, method.name, refiner.name),
+                    study,
+                    support,
+                    refined,
+                    timing | {"refine_seconds": extra, "total": total, "refinement": record},
+                    round(seconds + extra, 3),
+                )
+            except FAILURES as error:
+                self._fail(study.case.name, error, method_name(method.name, refiner.name))
             yield 1
 
     def _note(

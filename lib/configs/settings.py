@@ -12,6 +12,12 @@ from fewshot.errors import FewshotError
 COMPONENTS = ("auto", "largest", "all")
 """How many connected parts of a label are kept; the engine's own choices, repeated to import it later."""
 
+REFINERS = ("none", "auto", "walker", "sam", "sam2")
+"""What makes labels follow edges; the engine's own choices, repeated as well."""
+
+PROMPTS = ("random", "kmeans", "centroid", "box", "box+random", "background", "mask", "certain")
+"""How a Segment Anything model is told where a label is; the engine's own choices, repeated as well."""
+
 SERVER_KEYS = frozenset({"server_mode", "auth_token"})
 """Keys that MONAI Label itself reads from --conf."""
 
@@ -31,6 +37,8 @@ class AppSettings:
     workspace: str | None = None
     complete: bool | None = None
     components: str = "auto"
+    refine: str = REFINERS[0]
+    sam: str = "auto"
     max_epochs: int | None = None
     train_all: tuple[str, ...] | None = None
 
@@ -131,10 +139,19 @@ def _yes_or_no(text: str) -> bool:
     raise FewshotError("give true or false.")
 
 
-def _components(text: str) -> str:
-    if text not in COMPONENTS:
-        raise FewshotError(f"choose from {', '.join(COMPONENTS)}.")
-    return text
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise FewshotError(f"choose from {', '.join(choices)}.")
+        return text
+
+    return parse
+
+
+def _sam(text: str) -> str:
+    from fewshot.refine.sam import check_sam
+
+    return text if text == "auto" else check_sam(text)
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {
@@ -148,7 +165,9 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "bank_gb": _gigabytes,
     "workspace": lambda text: str(_folder(text)),
     "complete": _yes_or_no,
-    "components": _components,
+    "components": _one_of(COMPONENTS),
+    "refine": _one_of(REFINERS),
+    "sam": _sam,
     "max_epochs": _whole,
     "train_all": _names,
 }

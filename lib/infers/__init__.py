@@ -1,5 +1,6 @@
 """Infer tasks."""
 
+from lib.infers.points import Points
 from lib.infers.segmentation import Segmentation
 
-__all__ = ["Segmentation"]
+__all__ = ["Points", "Segmentation"]

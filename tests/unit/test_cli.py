@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 
 from fewshot import cli
 from fewshot.baselines import BASELINES
+from fewshot.dataset import Dataset
+from fewshot.features import FeatureBank, load_backbone
 from fewshot.options import method_options
+from fewshot.pipeline import fit
 from fewshot.volumes import read_labels, read_volume, write_labels
 from tests.unit.conftest import blobs
 
@@ -30,6 +33,16 @@ def dataset(tmp_path_factory):
         write_labels(folder / "labels" / f"case_{seed}.nii.gz", labels, volume)
     (folder / "dataset.json").write_text(json.dumps({"labels": NAMES, "modality": "MR"}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(dataset, tmp_path_factory):
+    """A model file, for what comes after fitting."""
+    folder = tmp_path_factory.mktemp("model")
+    template = Dataset.open(dataset).template(Dataset.open(dataset).cases["case_0"])
+    model = fit([template], adapter="basic", backbone=load_backbone("embedded"), bank=FeatureBank(folder))
+    model.save(folder / "adapter.safetensors")
+    return folder / "adapter.safetensors"
 
 
 @pytest.fixture
@@ -158,11 +171,83 @@ def test_evaluate_compares_baselines_alone(run, dataset, tmp_path, capsys, monke
 
 
 @pytest.mark.parametrize(
+    ("asked", "refiner"),
+    [
+        (["walker"], {"refiner": "walker"}),
+        (
+            ["sam", "--sam", "random-tiny", "--prompts", "box", "--set", "quality=-0.9"],
+            {"refiner": "sam", "sam": "random-tiny", "prompts": "box"},
+        ),
+        (["auto"], {}),
+    ],
+    ids=["walker", "sam", "auto"],
+)
+def test_predictions_are_refined(run, dataset, fitted, tmp_path, capsys, asked, refiner):
+    """And both the line and the numbers say by what."""
+    out, numbers = tmp_path / "found.nii.gz", tmp_path / "p.json"
+    image = dataset / "images" / "case_1.nii.gz"
+    code, said = run(
+        "predict",
+        image,
+        "--model",
+        fitted,
+        "--out",
+        out,
+        "--json",
+        numbers,
+        "--refine",
+        *asked,
+        capsys=capsys,
+    )
+    assert code == 0, said.err
+    told = json.loads(numbers.read_text())[str(out)]
+    done = told["provenance"]["refine"]
+    assert done | refiner == done
+    assert told["timings"]["refine"] > 0
+    assert f"s, refined by {done['refiner']})" in said.out
+    if asked == ["auto"]:
+        assert f"Refinement {done['refiner']}: " in said.err
+        assert "at hand" in done["why"]
+    if refiner.get("sam"):
+        assert "random weights" in said.err
+        lost = done["masks"] - done["taken"]
+        assert (f"not taken for {lost} of {done['masks']}" in said.err.replace("\n", " ")) == (lost > 0)
+
+
+def test_evaluate_refines_with_every_strategy(run, dataset, tmp_path, capsys):
+    out = tmp_path / "ev"
+    code, said = run(
+        "evaluate", dataset, "--adapters", "basic", "--max-cases", 1, "--refine", "none,walker,sam", "--prompts",
+        "box,random", "--sam", "random-tiny", "--set", "sam.points=3", "--set", "basic.threshold=0.4", "--out", out,
+        capsys=capsys,
+    )  # fmt: skip
+    assert code == 0, said.err
+    results = json.loads((out / "results.json").read_text())
+    refinements = ["none", "walker", "sam:box", "sam:random"]
+    assert list(results["refiners"]) == refinements
+    assert len(results["rows"]) == len(refinements) * len(NAMES)
+    assert (results["options"], results["failed"]) == ({"basic": {"threshold": 0.4}}, {})
+    for name in ("sam:box", "sam:random"):
+        known = results["refiners"][name]
+        assert (known["sam"], known["options"]["points"]) == ("random-tiny", 3)
+    records = {of["refine"]: of["refinement"] for of in results["timings"]}
+    assert records["sam:box"]["encoded"] > 0 == records["sam:random"]["encoded"], "slices are encoded once"
+    assert "basic+sam:random" in said.out
+    assert "random weights" in said.out.replace("\n", " ")
+    page = (out / "report.html").read_text()
+    assert '<section id="prompting">' in page
+    folders = {path.name for path in (out / "seed-0" / "predictions").iterdir()}
+    assert folders == {"basic", "basic+walker", "basic+sam-box", "basic+sam-random"}
+
+
+@pytest.mark.parametrize(
     ("pairs", "methods", "expected"),
     [
         (["contrastive.epochs=3", "basic.threshold=0.4"], ["basic", "contrastive"],
          {"contrastive": {"epochs": 3}, "basic": {"threshold": 0.4}}),
         (["threshold=0.4"], ["basic", "contrastive"], {"basic": {"threshold": 0.4}}),
+        (["sam.points=3", "threshold=0.4"], ["basic", "sam"], {"sam": {"points": 3}, "basic": {"threshold": 0.4}}),
+        (["points=3"], ["basic", "sam"], {"sam": {"points": 3}}),
         (["contrastive.hidden=[32, 32]"], ["contrastive"], {"contrastive": {"hidden": [32, 32]}}),
         (["hiden=3"], ["contrastive"], {"contrastive": {"hiden": 3}}),
         ([], ["basic"], {}),
@@ -240,7 +325,32 @@ def test_extract_names_what_it_cannot_read(run, dataset, tmp_path, capsys):
             "no model file none",
         ),
         (["evaluate", "{data}/nothing", "--out", "x"], "nothing"),
-        (["evaluate", "{data}", "--out", "{out}", "--refine", "magic"], "magic"),
+        (["evaluate", "{data}", "--out", "{out}", "--refine", "magic"], "no refinement magic"),
+        (
+            ["evaluate", "{data}", "--out", "{out}", "--refine", "sam", "--prompts", "dots"],
+            "no prompt strategy dots",
+        ),
+        (
+            ["evaluate", "{data}", "--out", "{out}", "--refine", "none,walker", "--prompts", "box"],
+            "takes none",
+        ),
+        (["evaluate", "{data}", "--out", "{out}", "--set", "sam.points=3"], "not evaluated here"),
+        (
+            [
+                "evaluate",
+                "{data}",
+                "--out",
+                "{out}",
+                "--refine",
+                "sam",
+                "--set",
+                "sam.magic=3",
+                "--sam",
+                "random-tiny",
+            ],
+            "sam has no option magic",
+        ),
+        (["evaluate", "{data}", "--out", "{out}", "--refine", "sam", "--sam", "nothing"], "no SAM 'nothing'"),
         (["evaluate", "{data}", "--out", "{out}", "--adapters", "none"], "no adapter or baseline"),
         (["evaluate", "{data}", "--out", "{out}", "--baselines", "magic"], "no baseline magic"),
         (["evaluate", "{data}", "--out", "{out}", "--seeds", "0;1"], "whole numbers"),
@@ -281,10 +391,35 @@ def test_help_is_complete(command):
     assert command in shown.output
 
 
-def test_info_lists_adapters_and_backbones(run, capsys):
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["--refine", "magic"], "no refinement magic"),
+        (["--refine", "sam", "--prompts", "dots", "--sam", "random-tiny"], "dots"),
+        (["--refine", "walker", "--prompts", "box"], "no option prompts"),
+        (["--prompts", "box"], "add --refine"),
+        (["--refine", "sam", "--sam", "no.pth"], "no.pth"),
+        (["--refine", "sam2", "--sam", "random-tiny"], "needs a SAM 2 model"),
+    ],
+)
+def test_a_refinement_that_cannot_be_done_is_refused_before_anything_is_predicted(
+    run, dataset, fitted, tmp_path, capsys, asked, words
+):
+    out = tmp_path / "found.nii.gz"
+    image = dataset / "images" / "case_1.nii.gz"
+    code, said = run("predict", image, "--model", fitted, "--out", out, *asked, capsys=capsys)
+    assert (code, out.exists()) == (1, False)
+    assert words in said.err
+    assert "Traceback" not in said.err
+
+
+def test_info_lists_what_can_be_named(run, capsys):
     code, said = run("info", capsys=capsys)
     assert code == 0
-    for name in ("contrastive", "references=100", "dinov2_vits14_reg", "embedded", "baseline registration"):
+    for name in (
+        "contrastive", "references=100", "dinov2_vits14_reg", "embedded", "baseline registration",
+        "refinement walker", "refinement sam: ", "points=10", "prompts kmeans", "sam sam_vit_b",
+    ):  # fmt: skip
         assert name in said.out
 
 

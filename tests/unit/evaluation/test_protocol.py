@@ -12,7 +12,6 @@ import pytest
 from filelock import FileLock
 
 from fewshot.errors import FewshotError
-from fewshot.evaluation import refiners
 from fewshot.evaluation.metrics import label_scores
 from fewshot.features import FeatureBank
 from fewshot.model import load_model
@@ -197,32 +196,6 @@ def test_a_label_that_the_kept_slices_lack_is_not_tested(run: Any, folder: Path)
     results = run(template_slices=1, max_cases=1)
     assert len(results["labels_without_template"]) == 1
     assert len({row["label"] for row in results["rows"]}) == 1
-
-
-# --- refiners --------------------------------------------------------------------------------------------------------
-
-
-def test_refiners_share_one_prediction(
-    run: Any, made_up: type[Copy], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from dataclasses import replace
-
-    monkeypatch.setitem(
-        refiners.REFINERS, "eraser", lambda volume, found: replace(found, labels=0 * found.labels)
-    )
-    predicted: list[str] = []
-    original = made_up.predict
-    monkeypatch.setattr(
-        made_up,
-        "predict",
-        lambda self, volume, **rest: predicted.append(volume.name) or original(self, volume, **rest),
-    )
-    results = run(adapters=["basic"], baselines=["copy"], refiners=("none", "eraser"))
-    assert sorted(predicted) == sorted(NAMES[1:])
-    assert list(results["summary"]) == ["basic", "basic+eraser", "copy", "copy+eraser"]
-    assert results["overall"]["copy"]["dice_mean"] > 0.3
-    assert results["overall"]["copy+eraser"]["dice_mean"] == 0
-    assert (tmp_path / "out" / "seed-0" / "predictions" / "copy+eraser" / "bob.nii.gz").is_file()
 
 
 # --- what a change of something does ---------------------------------------------------------------------------------

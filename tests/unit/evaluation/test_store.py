@@ -138,6 +138,29 @@ def test_other_options_drop_the_rows_of_that_adapter(filled: Path) -> None:
     assert store.model(0, "basic") is None
 
 
+def test_another_refinement_drops_only_its_rows(filled: Path) -> None:
+    walker = {"options": {"beta": 90.0}}
+    store = open_store(filled, refiners={"walker": walker})
+    assert len(store.rows) == 2, "those without refinement stay"
+    store.begin(RUN)
+    add(store, "one", 0.9, refine="walker")
+    again = open_store(filled, refiners={"walker": walker, "none": {}})
+    assert len(again.rows) == 3
+    assert list(again.write()["refiners"]) == ["none", "walker"]
+    changed = open_store(filled, refiners={"walker": {"options": {"beta": 130.0}}})
+    assert rows(changed) == [("one", 0.5), ("two", 0.7)]
+    assert not changed.has(unit("one", refine="walker"))
+    assert changed.write()["refiners"]["walker"] == {"options": {"beta": 130.0}}
+
+
+def test_results_from_before_refinements_were_named_keep_their_rows(filled: Path) -> None:
+    open_store(filled).write()
+    results = json.loads((filled / "results.json").read_text())
+    del results["refiners"]
+    (filled / "results.json").write_text(json.dumps(results))
+    assert len(open_store(filled).rows) == 2
+
+
 def test_other_templates_drop_the_rows_of_that_seed(filled: Path) -> None:
     store = open_store(filled)
     store.begin(RUN | {"seed": 1})

@@ -22,6 +22,7 @@ def test_nothing_said_leaves_everything_to_the_engine():
     assert settings.models is None
     assert settings.labels == ()
     assert (settings.plane, settings.window, settings.size) == ("auto", "auto", None)
+    assert (settings.refine, settings.sam) == ("none", "auto")
 
 
 def test_everything_said(tmp_path: Path):
@@ -37,6 +38,8 @@ def test_everything_said(tmp_path: Path):
         workspace=str(tmp_path / "w"),
         complete="Yes",
         components="all",
+        refine="walker",
+        sam="random-tiny",
         max_epochs="7",
         train_all="fewshot",
         server_mode="true",
@@ -44,6 +47,7 @@ def test_everything_said(tmp_path: Path):
     assert settings.models == ("fewshot_basic", "fewshot")
     assert settings.labels == ("liver", "left kidney")
     assert settings.train_all == ("fewshot",)
+    assert (settings.refine, settings.sam) == ("walker", "random-tiny")
     assert (settings.size, settings.bank_gb, settings.complete, settings.max_epochs) == (224, 2.5, True, 7)
 
 
@@ -85,6 +89,8 @@ def test_all_means_all_models():
         ({"bank_gb": "inf"}, "above 0"),
         ({"complete": "maybe"}, "true or false"),
         ({"components": "some"}, "choose from auto, largest, all"),
+        ({"refine": "snake"}, "choose from none, auto, walker, sam, sam2"),
+        ({"sam": "sam_vit_x"}, "--conf sam sam_vit_x: .*sam_vit_b"),
         ({"max_epochs": "0"}, "at least 1"),
     ],
 )
