@@ -75,7 +75,7 @@ def test_masks_are_carried_as_by_the_package(sam, video):
     found, _ = run(sam, sam.encode(video[2]), {2: mask})
     assert sorted(found) == sorted(wanted) == list(range(6))
     for index, logits in wanted.items():
-        np.testing.assert_allclose(found[index].logits, logits, atol=1e-3, err_msg=str(index))
+        np.testing.assert_allclose(found[index].logits, logits, atol=1e-4, err_msg=str(index))
     assert np.ptp(wanted[5]) > 1
 
 
@@ -90,7 +90,7 @@ def test_two_known_slices_are_carried_as_by_the_package(sam, video):
     wanted = of_package(video, add)
     found, _ = run(sam, sam.encode(video[2]), masks)
     for index, logits in wanted.items():
-        np.testing.assert_allclose(found[index].logits, logits, atol=1e-3, err_msg=str(index))
+        np.testing.assert_allclose(found[index].logits, logits, atol=1e-4, err_msg=str(index))
 
 
 @pytest.mark.usefixtures("exact")
@@ -105,14 +105,15 @@ def test_points_and_boxes_are_carried_as_by_the_package(sam, video):
     wanted = of_package(video, add)
     found, _ = run(sam, sam.encode(video[2]), {1: Prompt(points, labels, box)})
     for index, logits in wanted.items():
-        np.testing.assert_allclose(found[index].logits, logits, atol=1e-3, err_msg=str(index))
+        np.testing.assert_allclose(found[index].logits, logits, atol=1e-4, err_msg=str(index))
 
 
 def test_slices_are_visited_outward_and_once(sam, embeddings):
     found, asked = run(sam, embeddings, {2: disc(56, 60)}, range(1, 5))
     assert list(found) == asked == [2, 3, 4, 1]
     assert found[2].quality == 1
-    np.testing.assert_array_equal(found[2].logits > 0, disc(56, 60))
+    given = disc(56, 60)  # it comes back at the decoder's resolution, a quarter of the image's
+    assert ((found[2].logits > 0) != given).sum() < 0.01 * given.sum()
     assert all(each.presence > 0 and 0 < each.quality <= 1 for each in found.values())
 
 
@@ -169,7 +170,7 @@ def test_references_are_like_the_first_frames_of_a_video(sam, video):
         )
     }
     for index in range(5):
-        np.testing.assert_allclose(found[index].logits, wanted[index + 1], atol=1e-3)
+        np.testing.assert_allclose(found[index].logits, wanted[index + 1], atol=1e-4)
 
 
 def test_references_may_have_another_frame(sam, embeddings, frames):
