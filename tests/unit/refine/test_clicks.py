@@ -329,10 +329,10 @@ def test_phantoms_take_few_clicks(study, bank):
     scores = []
     for organ in ("liver", "spleen", "kidney_left", "kidney_right"):
         truth = labels == ORGANS[organ]
-        scores.append(annotate(volume, truth, int(truth.sum((0, 1)).argmax()), tools, clicks=6))
+        scores.append(annotate(volume, truth, int(truth.sum((0, 1)).argmax()), tools, clicks=5))
     after_one, after_all = np.mean(scores, axis=0)[[0, -1]]
-    assert after_one > 0.5
-    assert after_all > 0.8
+    assert after_one > 0.7
+    assert after_all > 0.85
 
 
 def test_a_second_click_is_quick(study, tools):
