@@ -33,7 +33,7 @@ serve: $(READY)
 	$(BIN)/fewshot serve "$(STUDIES)"
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import requests
 
@@ -86,7 +87,7 @@ class Server:
 
     def wait(self) -> Server:
         """Wait until the server answers."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
             try:
@@ -108,7 +109,7 @@ class Server:
             f"{self.url}/infer/{model}",
             params={"image": image},
             data={"params": json.dumps(params)},
-            timeout=120,
+            timeout=300,
         )
 
     def segment(self, model: str, image: str, **params: Any) -> tuple[Path, dict[str, Any]]:
@@ -138,20 +139,51 @@ class Server:
                 params={"image": image, "tag": tag},
                 files={"label": (file.name, content)},
                 data={"params": json.dumps({"label_info": info} if names else {})},
-                timeout=120,
+                timeout=300,
             )
 
     def train(self, model: str, **params: Any) -> list[dict[str, Any]]:
         """Train to the end; returns the statistics seen on the way."""
         self.client.train_start(model, params)
-        seen = []
+        return self.watch([model])[model]
+
+    def train_all(self) -> dict[str, list[dict[str, Any]]]:
+        """Train all that the app names to the end; returns the statistics of each seen on the way."""
+        answer = requests.post(f"{self.url}/train/", json={}, timeout=300)
+        assert answer.status_code == 200, answer.text
+        return self.watch(list(answer.json()))
+
+    def kill_training(self) -> None:
+        """Stop the training (kill -9), and wait until its process is gone: until then it holds its locks."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        training = [child for child in children if "monailabel.interfaces.utils.app" in child.cmdline()]
+        assert training
+        assert self.client.train_stop()["status"] == "STOPPED"
+        _, alive = psutil.wait_procs(training, timeout=300)
+        assert not alive
+
+    def watch(self, models: list[str]) -> dict[str, list[dict[str, Any]]]:
+        """Wait for the latest trainings, one of each model, and collect the statistics meanwhile."""
+        seen: dict[str, list[dict[str, Any]]] = {model: [] for model in models}
         while True:
-            status = self.client.train_status()
-            seen.append(self.client.info()["train_stats"][model])
-            if status["status"] not in ("SUBMITTED", "RUNNING"):
-                assert status["status"] == "DONE", status
+            tasks = requests.get(f"{self.url}/train/", params={"all": True}, timeout=300).json()[
+                -len(models) :
+            ]
+            stats = self.client.info()["train_stats"]
+            for model in models:
+                seen[model].append(stats[model])
+            if not any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks):
+                assert all(task["status"] == "DONE" for task in tasks), tasks
                 return seen
             time.sleep(0.1)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 300) -> None:
+    """Wait until the condition holds; a busy machine takes its time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def write_studies(folder: Path, count: int = 4) -> dict[str, np.ndarray]:
@@ -196,36 +228,34 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that nobody has submitted anything to; tests must leave it so."""
-    root = tmp_path_factory.mktemp("fresh")
-    write_studies(root / "studies")
-    server = Server(root, root / "studies")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server behind `fresh`, `annotated` and `trained`: one start for all."""
+    root = tmp_path_factory.mktemp("shared")
+    write_studies(root / "my studies")
+    server = Server(root, root / "my studies", conf={"train_all": ",".join(TRAINED)})
     try:
         yield server.wait()
     finally:
         server.stop()
 
 
+@pytest.fixture
+def fresh(shared: Server) -> Server:
+    """A server that nobody has submitted anything to; tests must leave it so."""
+    assert not list((shared.studies / "labels").rglob("*.nii.gz")), "these come first"
+    return shared
+
+
 @pytest.fixture(scope="session")
-def annotated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose study ct_0 was labelled on a few slices, after an empty first segment."""
-    root = tmp_path_factory.mktemp("annotated")
-    truth = write_studies(root / "my studies")
-    server = Server(root, root / "my studies")
-    try:
-        server.wait()
-        answer = server.submit("ct_0", partial(truth["ct_0"], first=2), ["Segment_1", *LABELS])
-        assert answer.status_code == 200, answer.text
-        yield server
-    finally:
-        server.stop()
+def annotated(shared: Server, truth: dict[str, np.ndarray]) -> Server:
+    """The server after study ct_0 was labelled on a few slices, after an empty first segment."""
+    answer = shared.submit("ct_0", partial(truth["ct_0"], first=2), ["Segment_1", *LABELS])
+    assert answer.status_code == 200, answer.text
+    return shared
 
 
 @pytest.fixture(scope="session")
 def trained(annotated: Server) -> Server:
-    """The same server after the trainings of `TRAINED`; each costs the start of a process."""
-    annotated.training_seen = {  # type: ignore[attr-defined]
-        model: annotated.train(model) for model in TRAINED
-    }
+    """The same server after *train all*, here of `TRAINED`; each costs the start of a process."""
+    annotated.training_seen = annotated.train_all()  # type: ignore[attr-defined]
     return annotated

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import requests
 pytest.importorskip("lightly", reason="fewshot[pretrain] is not installed")
 
 from tests.backbones import write_blind_backbone
-from tests.server.conftest import LABELS, Server, partial, sentence, write_studies
+from tests.server.conftest import LABELS, Server, partial, sentence, wait_for, write_studies
 
 pytestmark = pytest.mark.server
 
@@ -26,9 +25,10 @@ RECIPE = {
     "save_seconds": 0,
 }
 """Small, and with a checkpoint after every step."""
-MODELS = ("fewshot", "fewshot_classification", "fewshot_basic", "backbone")
-"""Those that the tests need: *train all* starts a process for each trainer."""
-PLAN = {"minutes": 0.5, "start": "random-tiny", "settings": RECIPE}
+MODELS = ("fewshot", "fewshot_basic", "backbone")
+"""Those that the tests need: *train all*, which leaves the backbone out, starts a process for each trainer."""
+PLAN = {"images": 240, "start": "random-tiny", "settings": RECIPE}
+"""So much work, not so much time: on a busy machine it must not be over before it is killed."""
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,6 @@ def stats(server: Server) -> dict[str, Any]:
     return server.client.info()["train_stats"]["backbone"]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def test_the_whole_way(server: Server, truth: dict[str, Any]) -> None:
     assert server.client.info()["trainers"]["backbone"]["config"]["start"] == ["current", "scratch"]
     assert "no model backbone" in sentence(server.infer("backbone", "ct_0"), 404)
@@ -80,7 +73,7 @@ def test_the_whole_way(server: Server, truth: dict[str, Any]) -> None:
     wait_for(lambda: "broken" in server.client.datastore()["objects"])
     server.client.train_start("backbone", PLAN)
     assert "training is running" in sentence(
-        requests.post(f"{server.url}/train/fewshot", json={}, timeout=60), 429
+        requests.post(f"{server.url}/train/fewshot", json={}, timeout=300), 429
     )
     wait_for(lambda: "pretrain" in stats(server))
     wait_for(lambda: list(server.workspace.rglob("checkpoint.pt")))
@@ -90,10 +83,10 @@ def test_the_whole_way(server: Server, truth: dict[str, Any]) -> None:
     assert list(running["skipped"]) == ["broken"]
     assert not running["resumed"]
     _, during = server.segment("fewshot", "ct_2")
-    assert server.client.train_stop()["status"] == "STOPPED"  # kill -9
+    server.kill_training()
     reached = stats(server)["pretrain"]["images"]
 
-    changed = requests.post(f"{server.url}/train/backbone", json={"images": 8}, timeout=60)
+    changed = requests.post(f"{server.url}/train/backbone", json={"images": 8}, timeout=300)
     assert "begun with other images" in sentence(changed, 409)
     seen = server.train("backbone")
     _, new = server.segment("fewshot", "ct_2")
@@ -124,9 +117,10 @@ def test_the_whole_way(server: Server, truth: dict[str, Any]) -> None:
 
 
 def test_train_all_leaves_it_out_and_a_restarted_server_keeps_it(server: Server) -> None:
-    started = requests.post(f"{server.url}/train/", json={}, timeout=60).json()
-    assert list(started) == ["fewshot", "fewshot_classification"]
+    started = requests.post(f"{server.url}/train/", json={}, timeout=300).json()
+    assert list(started) == ["fewshot"]
     wait_for(lambda: server.client.train_status()["status"] not in ("SUBMITTED", "RUNNING"))
+    assert server.client.train_status()["status"] == "DONE"
     _, before = server.segment("fewshot", "ct_2")
     assert before["provenance"]["backbone"]["name"].startswith(str(server.workspace / "backbones"))
     again = Server(
@@ -144,7 +138,7 @@ def test_train_all_leaves_it_out_and_a_restarted_server_keeps_it(server: Server)
         _, after = again.segment("fewshot", "ct_2")
         assert after["provenance"] == before["provenance"] | {"features_from_bank": True}
         assert list(again.client.info()["trainers"]) == ["fewshot", "backbone"]
-        refused = requests.post(f"{again.url}/train/", json={"backbone": {"minutes": "many"}}, timeout=60)
+        refused = requests.post(f"{again.url}/train/", json={"backbone": {"minutes": "many"}}, timeout=300)
         assert "minutes" in sentence(refused, 422)
     finally:
         again.stop()

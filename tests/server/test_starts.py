@@ -127,7 +127,7 @@ def test_a_mistake_in_conf_ends_the_start_with_one_sentence(tmp_path: Path):
     (tmp_path / "studies").mkdir()
     server = Server(tmp_path, tmp_path / "studies", conf={"plane": "diagonal"})
     try:
-        assert server.process.wait(60) != 0
+        assert server.process.wait(300) != 0
         log = server.log.read_text()
         assert "--conf plane diagonal: There is no plane 'diagonal'" in log
         assert "Traceback" not in log

@@ -24,7 +24,7 @@ def clusters(labels: int, *, per_class: int = 120, slices: int = 8, seed: int = 
     return Samples(features, targets, torch.arange(len(targets)) % slices, possible, torch.ones(len(targets)))
 
 
-@pytest.fixture(params=[(name, labels) for name in ADAPTERS for labels in (1, 3)], ids=str)
+@pytest.fixture(scope="module", params=[(name, labels) for name in ADAPTERS for labels in (1, 3)], ids=str)
 def fitted(request):
     name, labels = request.param
     adapter = ADAPTERS[name].create(DIM, labels, FAST[name])
