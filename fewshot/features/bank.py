@@ -179,10 +179,7 @@ class FeatureBank:
                 key: _map_tensor(path, start, header[key]) for key in sorted(header) if key != "__metadata__"
             }
             stamp = (path.name, path.stat().st_mtime_ns)
-            if (
-                stamp not in self._verified
-                and _checksum(arrays) != header["__metadata__"]["checksum"]
-            ):
+            if stamp not in self._verified and _checksum(arrays) != header["__metadata__"]["checksum"]:
                 raise ValueError("its checksum is wrong")
         except FileNotFoundError:
             return None
@@ -197,7 +194,8 @@ class FeatureBank:
     def _write(self, path: Path, signature: dict[str, Any], arrays: Arrays) -> None:
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
         try:
-            arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}  # written as they lie
+            # they are written as they lie in memory
+            arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
             metadata = {"signature": _canonical(signature), "checksum": _checksum(arrays)}
             save_file(arrays, temporary, metadata=metadata)
             temporary.chmod(self._mode())

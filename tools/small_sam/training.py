@@ -218,7 +218,7 @@ class Training:
             weight_decay=0.02,
         )
         self.average = torch.optim.swa_utils.AveragedModel(
-            self.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+            self.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
         )
         self.steps, self.seconds = 0, 0.0
         self.rng = np.random.default_rng([7, seed])
