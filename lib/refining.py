@@ -54,15 +54,16 @@ class Refining:
         self._sams: OrderedDict[tuple[object, ...], SamModel] = OrderedDict()
         self._refiners: OrderedDict[tuple[object, ...], Refiner] = OrderedDict()
 
-    def chosen(self, kind: str | None = None) -> str | None:
+    def chosen(self, kind: str | None = None, *, quick: bool = False) -> str | None:
         """The weights to use, a name or file; None where none are at hand.
 
         Args:
             kind: `sam`, `sam2` or None for any.
+            quick: of those that nobody named only models that a person can wait for without a GPU.
         """
         from fewshot.refine.sam.at_hand import choose_sam
 
-        return choose_sam(kind) if self._sam == AUTO else self._sam
+        return choose_sam(kind, quick=quick) if self._sam == AUTO else self._sam
 
     def sam(self, name: str, device: str = AUTO) -> SamModel:
         """A Segment Anything model; the last two stay loaded.
@@ -84,7 +85,8 @@ class Refining:
 
     def sam_for_clicks(self, device: str = AUTO) -> SamModel | None:
         """What answers clicks; None where nothing is at hand, then the engine does without."""
-        name = self.chosen()
+        device = decided(device)
+        name = self.chosen(quick=device == "cpu")
         return None if name is None else self.sam(name, device)
 
     def refiner(self, wanted: Refinement, *, bank: FeatureBank, device: str = AUTO) -> Refiner | None:

@@ -19,14 +19,23 @@ OFFICIAL = (
 only, so it comes after those that take points."""
 
 
-def choose_sam(kind: str | None = None) -> str | None:
+QUICK = ("mobile_sam", "sam2.1_hiera_tiny", "sam2.1_hiera_small", "embedded")
+"""Those that encode a slice in a second or two without a GPU; a ViT-B takes half a minute."""
+
+
+def choose_sam(kind: str | None = None, *, quick: bool = False) -> str | None:
     """The best model that can be loaded without network.
 
     Args:
         kind: ``sam`` or ``sam2``; None for any.
+        quick: only models that a person can wait for without a GPU.
 
     Returns:
         A name of ``SAMS``: an official one from the cache of downloads, else ``embedded``, else None.
     """
-    names = [name for name in (*OFFICIAL, "embedded") if kind in (None, SAMS[name].kind)]
+    names = [
+        name
+        for name in (*OFFICIAL, "embedded")
+        if kind in (None, SAMS[name].kind) and (name in QUICK or not quick)
+    ]
     return next((name for name in names if sam_at_hand(name)), None)

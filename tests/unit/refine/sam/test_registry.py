@@ -144,6 +144,8 @@ def test_the_choice_where_nobody_names_one(cache):
     assert choose_sam("sam") == "sam_vit_h"
     put(cache, "sam_vit_b")
     assert choose_sam("sam") == choose_sam(None) == "sam_vit_b"
+    assert choose_sam("sam", quick=True) == "embedded", "nobody waits half a minute for a click"
+    assert choose_sam(quick=True) == "sam2.1_hiera_tiny"
 
 
 def test_a_name_is_downloaded_once(cache, original, monkeypatch):
