@@ -197,10 +197,10 @@ def predict(
     refine: Annotated[
         str,
         typer.Option(
-            help="Refinement of what was localised: none, walker, sam, sam2, or auto, which is SAM where its weights "
-            "are at hand, else walker."
+            help="Refinement of what was localised: none, walker, sam, sam2, or auto, which is SAM where weights are "
+            "at hand that this machine can use quickly, else walker."
         ),
-    ] = "none",
+    ] = "auto",
     prompts: PromptsOption = None,
     sam: SamOption = "auto",
     set_: SetOfRefinerOption = None,

@@ -151,12 +151,14 @@ def open_refiner(
     from fewshot.refine import create_refiner
 
     options = key_values(pairs) | ({"prompts": prompts} if prompts is not None else {})
+    if prompts is not None and name == "auto":
+        name = "sam"  # nothing else is prompted slice by slice
     with progress_bars() as progress:
         refiner = create_refiner(name, bank=bank, sam=sam, device=device, options=options, progress=progress)
     if refiner is None and options:
         raise FewshotError("--prompts and --set are for a refinement; add --refine, such as --refine sam.")
     if refiner is not None and refiner.why:
-        said = f"Refinement {refiner.name}: {refiner.why}."
+        said = f"Refinement {refiner.name}: {refiner.why}; --refine chooses."
         errors.print(said, markup=False, highlight=False, soft_wrap=True)
     return refiner
 

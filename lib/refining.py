@@ -54,17 +54,6 @@ class Refining:
         self._sams: OrderedDict[tuple[object, ...], SamModel] = OrderedDict()
         self._refiners: OrderedDict[tuple[object, ...], Refiner] = OrderedDict()
 
-    def chosen(self, kind: str | None = None, *, quick: bool = False) -> str | None:
-        """The weights to use, a name or file; None where none are at hand.
-
-        Args:
-            kind: `sam`, `sam2` or None for any.
-            quick: of those that nobody named only models that a person can wait for without a GPU.
-        """
-        from fewshot.refine.sam.at_hand import choose_sam
-
-        return choose_sam(kind, quick=quick) if self._sam == AUTO else self._sam
-
     def sam(self, name: str, device: str = AUTO) -> SamModel:
         """A Segment Anything model; the last two stay loaded.
 
@@ -85,8 +74,10 @@ class Refining:
 
     def sam_for_clicks(self, device: str = AUTO) -> SamModel | None:
         """What answers clicks; None where nothing is at hand, then the engine does without."""
+        from fewshot.refine.sam.at_hand import choose_sam
+
         device = decided(device)
-        name = self.chosen(quick=device == "cpu")
+        name = choose_sam(quick=device == "cpu") if self._sam == AUTO else self._sam
         return None if name is None else self.sam(name, device)
 
     def refiner(self, wanted: Refinement, *, bank: FeatureBank, device: str = AUTO) -> Refiner | None:
@@ -95,15 +86,18 @@ class Refining:
         Raises:
             FewshotError: there is no such refiner or strategy, or its weights cannot be had.
         """
-        from fewshot.refine import REFINERS, create_refiner
+        from fewshot.refine import create_refiner
+        from fewshot.refine.choice import decide
 
-        if wanted.name == UNREFINED.name:
-            return None
-        entry = REFINERS.get(wanted.name)
-        needs_weights = entry.weights is not None if entry else wanted.name == AUTO
-        weights = self.chosen(entry.weights if entry else None) if needs_weights else None
         device = decided(device)
-        key = (wanted.name, weights, device, *(stamp(Path(weights)) if weights else ()))
+        try:
+            decision = decide(wanted.name, sam=self._sam, device=device)
+        except FewshotError as error:
+            raise FewshotError(str(error).replace("--sam", "--conf sam")) from error
+        if decision is None:
+            return None
+        weights = decision.sam
+        key = (decision, device, *(stamp(Path(weights)) if weights else ()))
         with self._mutex:
             if key not in self._refiners:
                 try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot.errors import FewshotError
 from fewshot.features import FeatureBank
+from fewshot.features.device import choose_device
 from fewshot.progress import Progress
 from fewshot.refine.base import Refiner
 from fewshot.settings import checked_options
@@ -41,7 +42,7 @@ REFINERS: dict[str, Entry | None] = {
     "sam": Entry("fewshot.refine.sam_refiner:SamRefiner", "Segment Anything, slice by slice", "sam"),
     "sam2": Entry("fewshot.refine.sam2.refiner:Sam2Refiner", "SAM 2, from slice to slice by memory", "sam2"),
 }
-"""``auto`` is SAM where its weights are at hand, else the walker."""
+"""``auto`` is SAM where weights are at hand that this machine can use quickly, else the walker."""
 
 
 def create_refiner(
@@ -68,40 +69,78 @@ def create_refiner(
     Raises:
         FewshotError: an unknown name or option, or weights that cannot be had.
     """
+    decided = decide(name, sam=sam, device=device)
+    if decided is None:
+        return None
+    entry = REFINERS[decided.name]
+    assert entry
+    checked = checked_options(f"refinement {decided.name}", _kind(entry).Options, dict(options or {}))
+    if entry.weights is None or decided.sam is None:
+        refiner = _kind(entry)(checked)
+    else:
+        from fewshot.refine.sam import load_sam
+
+        model = (load or load_sam)(decided.sam, device=device, progress=progress)
+        if decided.name == "sam2" and model.kind != "sam2":
+            raise FewshotError(
+                f"Refinement sam2 needs a SAM 2 model, and {decided.sam} is none: give another --sam, or refine with "
+                "sam."
+            )
+        refiner = _kind(entry)(checked, sam=model, bank=bank)
+    refiner.why = decided.why
+    return refiner
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What ``auto`` stands for.
+
+    Attributes:
+        name: of the refiner.
+        sam: the model that it needs, a name or file; None where it needs none.
+        why: the reason, where nobody named the refiner.
+    """
+
+    name: str
+    sam: str | None
+    why: str | None = None
+
+
+def decide(name: str, *, sam: str = AUTO, device: str = "auto") -> Decision | None:
+    """Which refiner and which weights a request means; nothing is loaded. None for ``none``.
+
+    Args:
+        name: a key of ``REFINERS``.
+        sam: as for `create_refiner`.
+        device: as for `create_refiner`.
+
+    Raises:
+        FewshotError: an unknown name, or no weights for what was named.
+    """
     if name not in REFINERS:
         raise FewshotError(f"There is no refinement {name}; choose {', '.join(REFINERS)}.")
     if name == UNREFINED:
         return None
-    from fewshot.refine.sam import load_sam
     from fewshot.refine.sam.at_hand import choose_sam
 
-    load = load or load_sam
-
-    why = None
     if name == AUTO:
-        chosen = sam if sam != AUTO else choose_sam(None)
-        name = "walker" if chosen is None else "sam"
-        why = "no SAM weights are at hand" if chosen is None else f"SAM weights {chosen} are at hand"
+        if sam != AUTO:
+            return Decision("sam", sam, f"SAM weights {sam} were named")
+        found = choose_sam(quick=choose_device(device).type == "cpu")
+        if found in (None, "embedded"):  # the walker does more than the embedded SAM: docs/results.md
+            return Decision("walker", None, "no SAM weights for this machine are at hand")
+        return Decision("sam", found, f"SAM weights {found} are at hand")
     entry = REFINERS[name]
     assert entry
-    checked = checked_options(f"refinement {name}", _kind(entry).Options, dict(options or {}))
     if entry.weights is None:
-        refiner = _kind(entry)(checked)
-    else:
-        weights = sam if sam != AUTO else choose_sam(entry.weights)
-        if weights is None:
-            raise FewshotError(
-                f"Refinement {name} needs weights, and none are on this machine: give --sam NAME (see `fewshot info`) "
-                "or FILE, or refine with walker."
-            )
-        model = load(weights, device=device, progress=progress)
-        if name == "sam2" and model.kind != "sam2":
-            raise FewshotError(
-                f"Refinement sam2 needs a SAM 2 model, and {weights} is none: give another --sam, or refine with sam."
-            )
-        refiner = _kind(entry)(checked, sam=model, bank=bank)
-    refiner.why = why
-    return refiner
+        return Decision(name, None)
+    weights = sam if sam != AUTO else choose_sam(entry.weights)
+    if weights is None:
+        raise FewshotError(
+            f"Refinement {name} needs weights, and none are on this machine: give --sam NAME (see `fewshot info`) "
+            "or FILE, or refine with walker."
+        )
+    return Decision(name, weights)
 
 
 def options_of_refiner(name: str) -> type[Any] | None:

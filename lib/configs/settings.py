@@ -12,7 +12,7 @@ from fewshot.errors import FewshotError
 COMPONENTS = ("auto", "largest", "all")
 """How many connected parts of a label are kept; the engine's own choices, repeated to import it later."""
 
-REFINERS = ("none", "auto", "walker", "sam", "sam2")
+REFINERS = ("auto", "none", "walker", "sam", "sam2")
 """What makes labels follow edges; the engine's own choices, repeated as well."""
 
 PROMPTS = ("random", "kmeans", "centroid", "box", "box+random", "background", "mask", "certain")

@@ -135,14 +135,14 @@ class TestPoints:
 class TestRefinement:
     def test_viewers_find_the_choices(self, clicked: Server):
         config = clicked.client.info()["models"]["fewshot"]["config"]
-        assert config["refine"] == ["none", "auto", "walker", "sam", "sam2"]
+        assert config["refine"] == ["auto", "none", "walker", "sam", "sam2"]
         assert config["prompts"][0] == "random"
 
     def test_as_slicer_asks_with_all_options(self, clicked: Server):
         config = clicked.client.info()["models"]["fewshot_basic"]["config"]
         sent = {key: value[0] if isinstance(value, list) else value for key, value in config.items()}
-        _, plain = clicked.segment("fewshot_basic", "ct_1", **sent)
-        file, refined = clicked.segment("fewshot_basic", "ct_1", **{**sent, "refine": "sam"})
+        _, plain = clicked.segment("fewshot_basic", "ct_1", **{**sent, "refine": "none"})
+        file, refined = clicked.segment("fewshot_basic", "ct_1", **sent)  # auto: the model that was named
         values = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
         assert "refine" not in plain["provenance"]
         said = refined["provenance"]["refine"]
@@ -154,6 +154,6 @@ class TestRefinement:
         assert "no refinement snake" in sentence(clicked.infer("fewshot_basic", "ct_1", refine="snake"), 422)
 
     def test_the_default_adapter_without_weights(self, trained: Server):
-        file, result = trained.segment("fewshot", "ct_1", refine="walker")
+        file, result = trained.segment("fewshot", "ct_1")
         assert_on_the_grid_of(trained, "ct_1", file)
         assert result["provenance"]["refine"]["refiner"] == "walker"

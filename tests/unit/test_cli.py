@@ -397,7 +397,7 @@ def test_help_is_complete(command):
         (["--refine", "magic"], "no refinement magic"),
         (["--refine", "sam", "--prompts", "dots", "--sam", "random-tiny"], "dots"),
         (["--refine", "walker", "--prompts", "box"], "no option prompts"),
-        (["--prompts", "box"], "add --refine"),
+        (["--refine", "none", "--prompts", "box"], "add --refine"),
         (["--refine", "sam", "--sam", "no.pth"], "no.pth"),
         (["--refine", "sam2", "--sam", "random-tiny"], "needs a SAM 2 model"),
     ],

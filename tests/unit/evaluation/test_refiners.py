@@ -103,7 +103,7 @@ def test_without_named_prompts_a_refiner_has_its_own_name_and_settings(run: Any)
 
 
 def test_auto_is_called_what_it_chooses(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_hand, "choose_sam", lambda _: "sam_vit_b")
+    monkeypatch.setattr(at_hand, "choose_sam", lambda *_, **__: "sam_vit_b")
     results = run(**COPY, refiners=("auto", "sam"), max_cases=1)
     assert list(results["summary"]) == ["copy+sam"]
 
@@ -233,7 +233,7 @@ def test_missing_weights_stop_the_run_before_any_work(
     monkeypatch.setitem(
         choice.REFINERS, "sam", choice.Entry("fewshot.refine.sam_refiner:SamRefiner", "SAM", "sam")
     )
-    monkeypatch.setattr(at_hand, "choose_sam", lambda _: None)
+    monkeypatch.setattr(at_hand, "choose_sam", lambda *_, **__: None)
     with pytest.raises(FewshotError, match="needs weights, and none are on this machine"):
         run(refiners=["none", "sam"])
     with pytest.raises(FewshotError, match="no/such.pth"):

@@ -22,7 +22,7 @@ def test_nothing_said_leaves_everything_to_the_engine():
     assert settings.models is None
     assert settings.labels == ()
     assert (settings.plane, settings.window, settings.size) == ("auto", "auto", None)
-    assert (settings.refine, settings.sam) == ("none", "auto")
+    assert (settings.refine, settings.sam) == ("auto", "auto")
 
 
 def test_everything_said(tmp_path: Path):
@@ -89,7 +89,7 @@ def test_all_means_all_models():
         ({"bank_gb": "inf"}, "above 0"),
         ({"complete": "maybe"}, "true or false"),
         ({"components": "some"}, "choose from auto, largest, all"),
-        ({"refine": "snake"}, "choose from none, auto, walker, sam, sam2"),
+        ({"refine": "snake"}, "choose from auto, none, walker, sam, sam2"),
         ({"sam": "sam_vit_x"}, "--conf sam sam_vit_x: .*sam_vit_b"),
         ({"max_epochs": "0"}, "at least 1"),
     ],

@@ -52,12 +52,12 @@ def segment(open_project, submit, studies):
 
 
 def test_names_are_the_engines():
-    assert tuple(refine.REFINERS) == REFINERS
+    assert sorted(refine.REFINERS) == sorted(REFINERS)
     assert tuple(STRATEGIES) == PROMPTS
 
 
 def test_the_default_is_what_the_server_was_started_with(open_project):
-    for conf, first in (({}, "none"), ({"refine": "walker"}, "walker")):
+    for conf, first in (({}, "auto"), ({"refine": "walker"}, "walker")):
         project = open_project(**conf)
         config = Segmentation(FittedModels("basic", project), project, description="test").config()
         assert config["refine"][0] == first
@@ -69,10 +69,16 @@ class TestAnswers:
     """What a viewer gets; Slicer sends all options as texts, OHIF those that were changed."""
 
     @pytest.mark.parametrize(
-        "request_", [{}, {"refine": "none"}, {"refine": ""}, {"refine": ["none", "sam"]}]
+        ("request_", "conf"),
+        [
+            ({"refine": "none"}, {}),
+            ({"refine": ["none", "sam"]}, {}),
+            ({}, {"refine": "none"}),
+            ({"refine": ""}, {"refine": "none"}),
+        ],
     )
-    def test_unrefined(self, segment, request_):
-        _, result = segment(request_)
+    def test_unrefined(self, segment, request_, conf):
+        _, result = segment(request_, **conf)
         assert "refine" not in result["provenance"]
 
     @pytest.mark.parametrize("how", ["request", "configuration"])
@@ -84,10 +90,11 @@ class TestAnswers:
         assert labels.shape == LABELS.shape
         json.dumps(result)
 
-    def test_auto_says_why(self, segment, nothing_at_hand):
-        _, result = segment({"refine": "auto"})
+    @pytest.mark.parametrize("request_", [{}, {"refine": "auto"}, {"refine": ""}])
+    def test_auto_says_why(self, segment, nothing_at_hand, request_):
+        _, result = segment(request_)
         assert result["provenance"]["refine"]["refiner"] == "walker"
-        assert "no SAM weights are at hand" in result["provenance"]["refine"]["why"]
+        assert "no SAM weights for this machine are at hand" in result["provenance"]["refine"]["why"]
 
     def test_segment_anything(self, segment):
         labels, result = segment({"refine": "sam", "prompts": "box"}, sam="random-tiny")
