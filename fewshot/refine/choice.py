@@ -127,7 +127,7 @@ def decide(name: str, *, sam: str = AUTO, device: str = "auto") -> Decision | No
         if sam != AUTO:
             return Decision("sam", sam, f"SAM weights {sam} were named")
         found = choose_sam(quick=choose_device(device).type == "cpu")
-        if found in (None, "embedded"):  # the walker does more than the embedded SAM: docs/results.md
+        if found is None:
             return Decision("walker", None, "no SAM weights for this machine are at hand")
         return Decision("sam", found, f"SAM weights {found} are at hand")
     entry = REFINERS[name]

@@ -19,7 +19,7 @@ OFFICIAL = (
 only, so it comes after those that take points."""
 
 
-QUICK = ("mobile_sam", "sam2.1_hiera_tiny", "sam2.1_hiera_small", "embedded")
+QUICK = ("mobile_sam", "sam2.1_hiera_tiny", "sam2.1_hiera_small")
 """Those that encode a slice in a second or two without a GPU; a ViT-B takes half a minute."""
 
 
@@ -27,15 +27,16 @@ def choose_sam(kind: str | None = None, *, quick: bool = False) -> str | None:
     """The best model that can be loaded without network.
 
     Args:
-        kind: ``sam`` or ``sam2``; None for any.
+        kind: ``sam`` or ``sam2``, where a model is needed; None where something else could do without: then the
+            embedded one, which does less than the ways without weights (docs/results.md), does not count.
         quick: only models that a person can wait for without a GPU.
 
     Returns:
         A name of ``SAMS``: an official one from the cache of downloads, else ``embedded``, else None.
     """
     names = [
-        name
-        for name in (*OFFICIAL, "embedded")
-        if kind in (None, SAMS[name].kind) and (name in QUICK or not quick)
+        name for name in OFFICIAL if kind in (None, SAMS[name].kind) and (name in QUICK or not quick)
     ]
+    if kind == SAMS["embedded"].kind:
+        names.append("embedded")
     return next((name for name in names if sam_at_hand(name)), None)

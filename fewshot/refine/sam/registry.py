@@ -167,7 +167,7 @@ def load_sam(
     if name == AUTO:
         from fewshot.refine.sam.at_hand import choose_sam
 
-        chosen = choose_sam(None)
+        chosen = choose_sam() or choose_sam("sam")
         if chosen is None:
             raise FewshotError(
                 "No SAM weights are on this machine; give a name, which downloads them, or a checkpoint file."
