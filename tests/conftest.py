@@ -7,6 +7,8 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch and ITK are loaded: a process has one core
     for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
         os.environ.setdefault(name, "1")
+    for name in ("COLUMNS", "LINES"):  # xdist's own; a console that finds them keeps them for good
+        os.environ.pop(name, None)
 
 from typing import Any
 
