@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -18,6 +16,7 @@ from fewshot.features.backbone import Backbone
 from fewshot.features.download import Weights, fetch
 from fewshot.features.formats.meta import Architecture
 from fewshot.features.formats.tensors import State
+from fewshot.features.names import name_or_path
 from fewshot.features.weights import read_checkpoint
 from fewshot.progress import Progress
 
@@ -86,21 +85,7 @@ def check_name(name: str) -> str:
     Raises:
         FewshotError: if there is neither, with what may have been meant.
     """
-    if name in BACKBONES or name == AUTO:
-        return name
-    path = Path(name).expanduser()
-    if path.exists():
-        return str(path.resolve())
-    names = [*BACKBONES, AUTO]
-    if os.sep in name or path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        raise FewshotError(
-            f"There is no backbone file or folder {name}; check the path, or give one of {', '.join(names)}."
-        )
-    close = get_close_matches(name.lower(), names, n=3)
-    meant = f" ({' or '.join(close)} would come close)" if close else ""
-    raise FewshotError(
-        f"There is no backbone '{name}': give a checkpoint file or folder, or one of {', '.join(names)}{meant}."
-    )
+    return name_or_path(name, [*BACKBONES, AUTO], "backbone")
 
 
 def load_backbone(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from fewshot.errors import FewshotError
 from fewshot.features.device import choose_device
 from fewshot.features.download import Weights, fetch, present
 from fewshot.features.embedded import random_state
+from fewshot.features.names import name_or_path
 from fewshot.progress import Progress
 from fewshot.refine.sam.model import SamModel
 
@@ -117,21 +116,7 @@ def check_sam(name: str) -> str:
     Raises:
         FewshotError: if there is neither, with what may have been meant.
     """
-    if name in SAMS or name == AUTO:
-        return name
-    path = Path(name).expanduser()
-    if path.exists():
-        return str(path.resolve())
-    names = [*SAMS, AUTO]
-    if os.sep in name or path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        raise FewshotError(
-            f"There is no SAM file or folder {name}; check the path, or give one of {', '.join(names)}."
-        )
-    close = get_close_matches(name.lower(), names, n=3)
-    meant = f" ({' or '.join(close)} would come close)" if close else ""
-    raise FewshotError(
-        f"There is no SAM '{name}': give a checkpoint file or folder, or one of {', '.join(names)}{meant}."
-    )
+    return name_or_path(name, [*SAMS, AUTO], "SAM")
 
 
 def sam_at_hand(name: str) -> bool:
