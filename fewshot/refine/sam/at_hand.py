@@ -34,9 +34,7 @@ def choose_sam(kind: str | None = None, *, quick: bool = False) -> str | None:
     Returns:
         A name of ``SAMS``: an official one from the cache of downloads, else ``embedded``, else None.
     """
-    names = [
-        name for name in OFFICIAL if kind in (None, SAMS[name].kind) and (name in QUICK or not quick)
-    ]
+    names = [name for name in OFFICIAL if kind in (None, SAMS[name].kind) and (name in QUICK or not quick)]
     if kind == SAMS["embedded"].kind:
         names.append("embedded")
     return next((name for name in names if sam_at_hand(name)), None)
