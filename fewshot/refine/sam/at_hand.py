@@ -24,17 +24,17 @@ QUICK = ("mobile_sam", "sam2.1_hiera_tiny", "sam2.1_hiera_small")
 
 
 def choose_sam(kind: str | None = None, *, quick: bool = False) -> str | None:
-    """The best model that can be loaded without network.
+    """The best official model that can be loaded without network.
+
+    The embedded one never counts: it does less than the ways that need no weights (docs/results.md), so who wants it
+    names it.
 
     Args:
-        kind: ``sam`` or ``sam2``, where a model is needed; None where something else could do without: then the
-            embedded one, which does less than the ways without weights (docs/results.md), does not count.
+        kind: ``sam`` or ``sam2``; None for any.
         quick: only models that a person can wait for without a GPU.
 
     Returns:
-        A name of ``SAMS``: an official one from the cache of downloads, else ``embedded``, else None.
+        A name of ``SAMS`` whose weights are in the cache of downloads, or None.
     """
     names = [name for name in OFFICIAL if kind in (None, SAMS[name].kind) and (name in QUICK or not quick)]
-    if kind == SAMS["embedded"].kind:
-        names.append("embedded")
     return next((name for name in names if sam_at_hand(name)), None)

@@ -88,7 +88,7 @@ def _sam2(word: str, parameters: str) -> Entry:
 
 
 SAMS: dict[str, Entry] = {
-    "embedded": Entry("small, 256 pixels, trained on CT and MR slices; ships with fewshot"),
+    "embedded": Entry("small, 256 pixels, ships with fewshot; for trials, the walker does more"),
     "sam_vit_b": Entry("official SAM ViT-B, 94 M parameters", weights=_hub("facebook/sam-vit-base")),
     "sam_vit_l": Entry("official SAM ViT-L, 312 M parameters", weights=_hub("facebook/sam-vit-large")),
     "sam_vit_h": Entry("official SAM ViT-H, 641 M parameters", weights=_hub("facebook/sam-vit-huge")),
@@ -152,7 +152,7 @@ def load_sam(
     if name == AUTO:
         from fewshot.refine.sam.at_hand import choose_sam
 
-        chosen = choose_sam() or choose_sam("sam")
+        chosen = choose_sam()
         if chosen is None:
             raise FewshotError(
                 "No SAM weights are on this machine; give a name, which downloads them, or a checkpoint file."
