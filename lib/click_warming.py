@@ -66,9 +66,8 @@ class ClickWarmer:
                 self._fulfil(wish)
             except FewshotError as error:
                 logger.warning("Clicks in %s were not prepared: %s", wish.image, error)
-            except (
-                Exception
-            ):  # whatever it was, the thread must live for the next image; the log has it whole
+            except Exception:
+                # whatever it was, the thread must live for the next image; the log has it whole
                 logger.exception("Clicks in %s were not prepared", wish.image)
 
     def _fulfil(self, wish: _Wish) -> None:
