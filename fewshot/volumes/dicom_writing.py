@@ -20,6 +20,8 @@ SOP_CLASSES = {
 """DICOM modalities that can be written and the classes of their images."""
 
 JPEG_2000 = "JPEG2000"
+COMPRESSIBLE = 64
+"""Pixels that a slice must have along each side: OpenJPEG's five resolutions crash on smaller ones."""
 
 
 def write_dicom(
@@ -47,7 +49,7 @@ def write_dicom(
         The series' UID.
 
     Raises:
-        FewshotError: for another modality, or voxels that 16 bits cannot hold.
+        FewshotError: for another modality, voxels that 16 bits cannot hold, or slices too small to compress.
     """
     import SimpleITK
 
@@ -59,6 +61,10 @@ def write_dicom(
     if voxels.min() < -32768 or voxels.max() > 32767:
         raise FewshotError(
             f"{volume.name or 'A volume'} has voxels beyond 16 bits: scale it before writing DICOM."
+        )
+    if compress and min(volume.shape[:2]) < COMPRESSIBLE:
+        raise FewshotError(
+            f"Slices of {volume.shape[0]} x {volume.shape[1]} pixels are too small for JPEG 2000."
         )
     folder.mkdir(parents=True, exist_ok=True)
     image = to_itk(voxels.astype(np.int16), volume.affine)
@@ -78,7 +84,6 @@ def write_dicom(
         "0020|0052": new_uid(),
         "0020|0037": "\\".join(f"{value:.8g}" for value in _orientation(image.GetDirection())),
         "0018|0050": f"{volume.spacing[2]:.8g}",
-        "0018|0088": f"{volume.spacing[2]:.8g}",
     }
     if modality == "CT":
         common |= {"0028|1050": "40", "0028|1051": "400", "0028|1054": "HU"}
@@ -88,7 +93,7 @@ def write_dicom(
     if compress:
         writer.SetCompressor(JPEG_2000)
     for index in range(volume.shape[2]):
-        piece = image[:, :, index]
+        piece = image[:, :, index : index + 1]  # GDCM takes the distance of slices from the image
         position = image.TransformIndexToPhysicalPoint((0, 0, index))
         own = {
             "0008|0018": new_uid(),

@@ -21,7 +21,8 @@ def oblique() -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = directions * (1.5, 1.6, 3.0)
     affine[:3, 3] = (20.5, -30.25, 40)
-    return Volume(np.arange(-100, 20, dtype=np.float32).reshape(6, 5, 4), affine, modality="CT", name="small")
+    voxels = np.arange(-1000, 64 * 65 * 4 - 1000, dtype=np.float32).reshape(64, 65, 4)
+    return Volume(voxels, affine, modality="CT", name="small")
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -49,7 +50,7 @@ def test_files_name_patient_series_and_transfer_syntax(tmp_path: Path) -> None:
             for key in ("0010|0020", "0020|000e", "0008|0060", "0020|0013")
         }
         assert tags == {"0010|0020": "A", "0020|000e": series, "0008|0060": "MR", "0020|0013": str(number)}
-        assert float(reader.GetMetaData("0018|0088")) == 3
+        assert float(reader.GetMetaData("0018|0088")) == pytest.approx(3)
         assert b"1.2.840.10008.1.2.4.90" in path.read_bytes()[:400]  # JPEG 2000, without loss
         uids.add(reader.GetMetaData("0008|0018"))
     assert len(uids) == 4
@@ -72,4 +73,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     bright = Volume(oblique().array + 40000, np.eye(4), name="bright")
     with pytest.raises(FewshotError, match="bright has voxels beyond 16 bits"):
         write_dicom(bright, tmp_path / "x", patient="A", description="")
+    flat = Volume(oblique().array[:20], np.eye(4))
+    with pytest.raises(FewshotError, match="20 x 65 pixels are too small"):
+        write_dicom(flat, tmp_path / "x", patient="A", description="", compress=True)
     assert not (tmp_path / "x").exists()
