@@ -1,0 +1,293 @@
+// What fewshot's repairs of OHIF's MONAI Label mode call. Plain JavaScript: it is served as it is.
+(() => {
+  'use strict';
+
+  const SEGMENTATION = '1'; // the one that the MONAI Label panel makes
+  const IDLE_MS = 5000;
+  const TRAINING_MS = 1000;
+  const UNNAMED = /^segment[ _]?\d*$/i;
+
+  let panel = null; // the MONAI Label panel on the screen
+  let timer = null;
+  let training = false; // whether a training ran when we looked last
+
+  const services = () => panel.props.servicesManager.services;
+  const url = path => new URL(path, panel.client().server_url).toString();
+
+  function notify(message, type = 'info', duration = 5000) {
+    services().uiNotificationService.show({ title: 'MONAI Label', message, type, duration });
+  }
+
+  async function ask(path, options = {}) {
+    const answer = await fetch(url(path), options);
+    const text = await answer.text();
+    let content = text;
+    try {
+      content = JSON.parse(text);
+    } catch {
+      // not JSON: a proxy's page, or plain text
+    }
+    if (!answer.ok) {
+      throw new Error(sentence(content) || `${answer.status} ${answer.statusText}`);
+    }
+    return content;
+  }
+
+  function sentence(content) {
+    const detail = content && typeof content === 'object' ? content.detail : null;
+    return typeof detail === 'string' ? detail : '';
+  }
+
+  // The server's sentence in a failed answer of the panel's own client (axios), which may hold it as bytes.
+  function reason(response, otherwise) {
+    const data = response && response.response ? response.response.data : null;
+    let content = data;
+    if (data instanceof ArrayBuffer) {
+      try {
+        content = JSON.parse(new TextDecoder().decode(data));
+      } catch {
+        content = null;
+      }
+    }
+    return sentence(content) || otherwise;
+  }
+
+  function hasSample(response) {
+    if (response.data && response.data.StudyInstanceUID) {
+      return true;
+    }
+    notify('All studies are labelled: there is no next sample.');
+    return false;
+  }
+
+  // The panel's tables of models and labels, as it makes them when it connects.
+  function tables(data) {
+    const models = Object.keys(data.models).filter(model =>
+      ['deepgrow', 'deepedit', 'vista3d', 'segmentation'].includes(data.models[model].type)
+    );
+    const made = { modelLabelToIdxMap: {}, modelIdxToLabelMap: {}, modelLabelNames: {}, modelLabelIndices: {} };
+    const all = new Set(data.labels);
+    for (const model of models) {
+      const given = data.models[model].labels;
+      const pairs = Array.isArray(given) ? given.map((label, index) => [label, index + 1]) : Object.entries(given);
+      made.modelLabelToIdxMap[model] = Object.fromEntries(pairs);
+      made.modelIdxToLabelMap[model] = Object.fromEntries(pairs.map(([label, index]) => [index, label]));
+      made.modelLabelNames[model] = pairs.map(([label]) => label).sort();
+      made.modelLabelIndices[model] = pairs.map(([, index]) => index);
+      pairs.forEach(([label]) => all.add(label));
+    }
+    return { ...made, models, labels: [...all].sort() };
+  }
+
+  function addSegments(labels) {
+    const { segmentationService } = services();
+    const segmentation = segmentationService.getSegmentation(SEGMENTATION);
+    if (!segmentation) {
+      return;
+    }
+    const known = new Set(Object.values(segmentation.segments).map(segment => segment.label));
+    for (const label of labels.filter(each => !known.has(each))) {
+      segmentationService.addSegment(SEGMENTATION, { label, color: panel.segmentColor(label) });
+    }
+  }
+
+  // The panel colours segments in the active viewport only.
+  function paintAlike() {
+    const { segmentationService, viewportGridService } = services();
+    const segmentation = segmentationService.getSegmentation(SEGMENTATION);
+    if (!segmentation) {
+      return;
+    }
+    const shown = [...viewportGridService.getState().viewports.keys()].filter(
+      viewport => segmentationService.getSegmentationRepresentations(viewport, { segmentationId: SEGMENTATION }).length
+    );
+    for (const segment of Object.values(segmentation.segments)) {
+      const color = panel.segmentColor(segment.label);
+      for (const viewport of UNNAMED.test(segment.label) ? [] : shown) {
+        segmentationService.setSegmentColor(viewport, SEGMENTATION, segment.segmentIndex, color);
+      }
+    }
+  }
+
+  async function refresh() {
+    const data = await ask('info/');
+    const made = tables(data);
+    const before = panel.state.info.labels || [];
+    panel.setState(state => ({ info: { ...state.info, ...made, data } }));
+    if (made.labels.some(label => !before.includes(label))) {
+      addSegments(made.labels);
+      paintAlike();
+    }
+    return data;
+  }
+
+  function tellEnd(task) {
+    const last = (task.details || []).slice(-1)[0] || '';
+    if (task.status === 'DONE') {
+      notify('The model is trained: run it again to see what it finds now.', 'success', 8000);
+    } else if (task.status === 'ERROR') {
+      notify(`The training failed. ${last}`, 'error', 15000);
+    }
+  }
+
+  async function look() {
+    const trainer = panel.actions.activelearning.current;
+    const task = await ask('train/').catch(() => ({ status: '' })); // 404: none was started yet
+    const runs = ['SUBMITTED', 'RUNNING'].includes(task.status);
+    await refresh();
+    if (trainer && trainer.state.training !== runs) {
+      trainer.setState({ training: runs });
+    }
+    if (training && !runs) {
+      tellEnd(task);
+    }
+    training = runs;
+  }
+
+  async function keepLooking() {
+    clearTimeout(timer);
+    if (panel.unmounted) {
+      return;
+    }
+    if (panel.state.isDataReady && !document.hidden) {
+      await look().catch(error => console.warn('MONAI Label:', error.message));
+    }
+    timer = setTimeout(keepLooking, training ? TRAINING_MS : IDLE_MS);
+  }
+
+  function follow() {
+    training = true;
+    keepLooking();
+  }
+
+  function opened(newPanel) {
+    panel = newPanel;
+    training = false;
+    panel.componentWillUnmount = () => {
+      panel.unmounted = true;
+      clearTimeout(timer);
+    };
+    panel.componentDidUpdate = (_, before) => {
+      if (panel.state.isDataReady && !before.isDataReady) {
+        setTimeout(paintAlike, 1500); // the panel adds its segmentation to the viewports after a second
+      }
+    };
+    timer = setTimeout(keepLooking, IDLE_MS);
+  }
+
+  // The labels with voxels in them, or a sentence in the way of submitting.
+  function drawn(segmentationId) {
+    const { segmentationService } = services();
+    const segmentation = segmentationService.getSegmentation(segmentationId);
+    const volume = segmentation && segmentationService.getLabelmapVolume(segmentationId);
+    if (!volume) {
+      return { problem: 'There is nothing to submit: connect, and draw a structure first.' };
+    }
+    const present = new Set(volume.voxelManager.getCompleteScalarDataArray());
+    const labels = Object.values(segmentation.segments)
+      .filter(segment => segment && present.has(segment.segmentIndex))
+      .map(segment => segment.label);
+    if (!labels.length) {
+      return { problem: 'There is nothing to submit: draw at least one structure on one slice.' };
+    }
+    const unnamed = labels.find(label => UNNAMED.test(label) && !panel.state.info.labels.includes(label));
+    if (unnamed) {
+      return { problem: `Name "${unnamed}" first: its row's menu in the list of segments has Rename.` };
+    }
+    return { labels };
+  }
+
+  function activeSegmentation() {
+    const { segmentationService, viewportGridService } = services();
+    const active = segmentationService.getActiveSegmentation(viewportGridService.getActiveViewportId());
+    return active ? active.segmentationId : SEGMENTATION;
+  }
+
+  async function submit(event) {
+    const button = event.currentTarget;
+    const segmentationId = activeSegmentation();
+    const { labels, problem } = drawn(segmentationId);
+    if (problem) {
+      notify(problem, 'warning', 8000);
+      return;
+    }
+    button.disabled = true;
+    notify('Submitting the label...');
+    try {
+      const { dataset } = panel.props.commandsManager.runCommand('generateSegmentation', {
+        segmentationId,
+        options: { SeriesDescription: 'Submitted to MONAI Label' },
+      });
+      for (const segment of [dataset.SegmentSequence].flat()) {
+        if (segment.SegmentAlgorithmType === 'AUTOMATIC') {
+          segment.SegmentAlgorithmType = 'SEMIAUTOMATIC'; // a person has looked at it
+        }
+      }
+      await panel.props.extensionManager.getActiveDataSource()[0].store.dicom(dataset);
+      await ask('datastore/refresh', { method: 'POST' });
+      const { datastore } = await refresh();
+      const counts = `${datastore.completed} of ${datastore.total} studies are labelled`;
+      notify(`Submitted ${labels.join(', ')}; ${counts}.`, 'success', 8000);
+    } catch (error) {
+      notify(`The label was not submitted. ${error.message}`, 'error', 15000);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  const radius = (id, tools) => ({
+    name: 'Radius (mm)',
+    id,
+    type: 'range',
+    min: 0.5,
+    max: 99.5,
+    step: 0.5,
+    value: 10,
+    commands: { commandName: 'setBrushSize', commandOptions: { toolNames: tools } },
+  });
+  const shape = (id, tools) => ({
+    name: 'Shape',
+    type: 'radio',
+    id,
+    value: tools[0],
+    values: tools.map(value => ({ value, label: value.replace(/Brush|Eraser|Scissors?/, '').replace('Circular', 'Circle') })),
+    commands: 'setToolActiveToolbar',
+  });
+  const tool = (id, icon, label, tools) => ({
+    id,
+    icon,
+    label,
+    evaluate: {
+      name: 'evaluate.cornerstone.segmentation',
+      toolNames: tools,
+      disabledText: 'Connect to the server, or add a segmentation, to paint.',
+    },
+    options: [radius(`${id}-radius`, tools), shape(`${id}-shape`, tools)],
+  });
+  const scissors = ['CircleScissor', 'SphereScissor', 'RectangleScissor'];
+  const paintButtons = [
+    {
+      id: 'BrushTools',
+      uiType: 'ohif.buttonGroup',
+      props: {
+        groupId: 'BrushTools',
+        items: [
+          tool('Brush', 'icon-tool-brush', 'Brush', ['CircularBrush', 'SphereBrush']),
+          tool('Eraser', 'icon-tool-eraser', 'Eraser', ['CircularEraser', 'SphereEraser']),
+        ],
+      },
+    },
+    {
+      id: 'Shapes',
+      uiType: 'ohif.radioGroup',
+      props: {
+        label: 'Shapes',
+        icon: 'icon-tool-shape',
+        evaluate: { name: 'evaluate.cornerstone.segmentation', toolNames: scissors },
+        options: [shape('Shapes-shape', scissors)],
+      },
+    },
+  ];
+
+  window.fewshotOhif = { opened, submit, follow, reason, hasSample, paintButtons };
+})();
