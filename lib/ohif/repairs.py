@@ -74,6 +74,12 @@ REPAIRS = (
         "      await dataSource.store.dicom(naturalizedReport);",
     ),
     Repair(
+        EXPORT,
+        "A SEG lies upside down: its geometry is sorted from head to foot, its pixels as the viewports count slices.",
+        "const segImages = imageIds.map(imageId => esm.cache.getImage(imageId));",
+        "const segImages = window.fewshotOhif.inOrderOfSeg(imageIds.map(imageId => esm.cache.getImage(imageId)));",
+    ),
+    Repair(
         PANEL,
         "The panel proposes port 8000, or the server of a former visit, and not the one that it came from.",
         "const _url = CookieUtils.getCookieString('MONAILABEL_SERVER_URL', 'http://' + "
@@ -85,6 +91,12 @@ REPAIRS = (
         "Counts, labels and the progress of a training stay as they were when the viewer connected.",
         "// await this.onInfo();",
         "window.fewshotOhif.opened(this);",
+    ),
+    Repair(
+        PANEL,
+        "Segments that were added or renamed by hand are unknown to the panel: a result paints over them.",
+        "const segmentation = segmentations['0'];\n    const {\n      segments\n    } = segmentation.config;",
+        "const segments = window.fewshotOhif.segments(segmentations);",
     ),
     Repair(
         PANEL,
@@ -101,6 +113,12 @@ REPAIRS = (
         "      },\n"
         "      onClick: window.fewshotOhif.submit\n"
         '    }, "Submit Label")))))',
+    ),
+    Repair(
+        PANEL,
+        "The buttons for all this are folded away.",
+        'name: "activelearning",\n      defaultValue: "activelearning"\n',
+        'name: "activelearning",\n      defaultValue: "activelearning",\n      defaultChecked: true\n',
     ),
     Repair(
         PANEL,

@@ -7,7 +7,8 @@
   const TRAINING_MS = 1000;
   const UNNAMED = /^segment[ _]?\d*$/i;
 
-  let panel = null; // the MONAI Label panel on the screen
+  let panel = null; // the MONAI Label panel; OHIF unmounts it while another tab is shown
+  let mounted = false;
   let timer = null;
   let training = false; // whether a training ran when we looked last
 
@@ -79,6 +80,15 @@
     return { ...made, models, labels: [...all].sort() };
   }
 
+  // The segments as they are now, with the colours that the panel shows; it makes its own segmentation.
+  function segments(segmentations) {
+    const own = segmentations.find(each => each.segmentationId === SEGMENTATION);
+    const all = Object.values((own && own.segments) || {}).filter(Boolean);
+    return Object.fromEntries(
+      all.map(segment => [segment.segmentIndex, { ...segment, color: panel.segmentColor(segment.label) }])
+    );
+  }
+
   function addSegments(labels) {
     const { segmentationService } = services();
     const segmentation = segmentationService.getSegmentation(SEGMENTATION);
@@ -109,11 +119,19 @@
     }
   }
 
+  function setInfo(info) {
+    if (mounted) {
+      panel.setState({ info });
+    } else {
+      panel.state.info = info; // for the panel's next mounting
+    }
+  }
+
   async function refresh() {
     const data = await ask('info/');
     const made = tables(data);
     const before = panel.state.info.labels || [];
-    panel.setState(state => ({ info: { ...state.info, ...made, data } }));
+    setInfo({ ...panel.state.info, ...made, data });
     if (made.labels.some(label => !before.includes(label))) {
       addSegments(made.labels);
       paintAlike();
@@ -130,25 +148,31 @@
     }
   }
 
+  // A training writes its total time when it ends.
+  function trains(data) {
+    const [latest] = Object.values(data.train_stats || {});
+    return Boolean(latest && latest.start_ts && !latest.total_time);
+  }
+
   async function look() {
+    const data = await refresh();
+    let runs = false;
+    if (training || trains(data)) {
+      const task = await ask('train/').catch(() => ({})); // a training of another server is none of its tasks
+      runs = ['SUBMITTED', 'RUNNING'].includes(task.status);
+      if (training && !runs) {
+        tellEnd(task);
+      }
+    }
     const trainer = panel.actions.activelearning.current;
-    const task = await ask('train/').catch(() => ({ status: '' })); // 404: none was started yet
-    const runs = ['SUBMITTED', 'RUNNING'].includes(task.status);
-    await refresh();
     if (trainer && trainer.state.training !== runs) {
       trainer.setState({ training: runs });
-    }
-    if (training && !runs) {
-      tellEnd(task);
     }
     training = runs;
   }
 
   async function keepLooking() {
     clearTimeout(timer);
-    if (panel.unmounted) {
-      return;
-    }
     if (panel.state.isDataReady && !document.hidden) {
       await look().catch(error => console.warn('MONAI Label:', error.message));
     }
@@ -160,19 +184,37 @@
     keepLooking();
   }
 
+  // Called when the panel appears: for the first time in a study, or back from another tab.
   function opened(newPanel) {
+    const before = panel;
     panel = newPanel;
-    training = false;
+    mounted = true;
     panel.componentWillUnmount = () => {
-      panel.unmounted = true;
-      clearTimeout(timer);
+      mounted = false;
     };
-    panel.componentDidUpdate = (_, before) => {
-      if (panel.state.isDataReady && !before.isDataReady) {
+    panel.componentDidUpdate = (_, old) => {
+      if (panel.state.isDataReady && !old.isDataReady) {
         setTimeout(paintAlike, 1500); // the panel adds its segmentation to the viewports after a second
       }
     };
-    timer = setTimeout(keepLooking, IDLE_MS);
+    if (before && before.state.isDataReady && services().segmentationService.getSegmentation(SEGMENTATION)) {
+      panel.setState(before.state);
+    }
+    clearTimeout(timer);
+    timer = setTimeout(keepLooking, TRAINING_MS);
+  }
+
+  // Label images in the order in which dcmjs sorts the slices that they belong to: down the slices' normal.
+  function inOrderOfSeg(images) {
+    const planes = images.map(image => window.cornerstone.metaData.get('imagePlaneModule', image.referencedImageId));
+    if (!planes.every(plane => plane && plane.imagePositionPatient && plane.rowCosines)) {
+      return images;
+    }
+    const [a, b] = [planes[0].rowCosines, planes[0].columnCosines];
+    const normal = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+    const height = planes.map(({ imagePositionPatient: p }) => p[0] * normal[0] + p[1] * normal[1] + p[2] * normal[2]);
+    const order = images.map((_, index) => index).sort((i, j) => height[j] - height[i]);
+    return order.map(index => images[index]);
   }
 
   // The labels with voxels in them, or a sentence in the way of submitting.
@@ -289,5 +331,5 @@
     },
   ];
 
-  window.fewshotOhif = { opened, submit, follow, reason, hasSample, paintButtons };
+  window.fewshotOhif = { opened, submit, follow, reason, hasSample, inOrderOfSeg, segments, paintButtons };
 })();
