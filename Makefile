@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check format serve bench clean
+.PHONY: help setup demo pacs test check format serve bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo [SERVE=1]        the whole annotator loop on made-up studies; SERVE=1 leaves the server up"
+	@echo "make pacs                  Orthanc with made-up studies, the server beside it, for OHIF and 3D Slicer"
 	@echo "make serve STUDIES=folder  the MONAI Label server on a folder of studies (or a DICOMweb URL)"
 	@echo "make test                  all tests, with the real server"
 	@echo "make check                 lint, format, types, import rules"
@@ -27,6 +28,9 @@ setup: $(READY)
 
 demo: $(READY)
 	$(BIN)/fewshot demo $(if $(SERVE),--serve)
+
+pacs: $(READY)
+	$(BIN)/fewshot demo --dicom --by-hand
 
 serve: $(READY)
 	@test -n "$(STUDIES)" || { echo "Say which studies: make serve STUDIES=folder"; exit 2; }

@@ -58,14 +58,26 @@ app = typer.Typer(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("demo-output"),
     serve: Annotated[bool, typer.Option("--serve", help="Leave the server running at the end.")] = False,
+    dicom: Annotated[
+        bool, typer.Option("--dicom", help="Keep the studies in a PACS (Orthanc): for OHIF, and 3D Slicer.")
+    ] = False,
+    by_hand: Annotated[
+        bool,
+        typer.Option("--by-hand", help="Play nothing: label and train yourself; the server stays up."),
+    ] = False,
     studies: Annotated[int, typer.Option(min=2, help="How many studies to make up.")] = 6,
     seed: SeedOption = 0,
-    port: Annotated[int | None, typer.Option(help="Port of the server; a free one by default.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port of the server; by default a free one, 8000 if it stays up and that is free."),
+    ] = None,
 ) -> None:
     """Play the whole annotator loop over HTTP on made-up studies."""
     from fewshot.demo import run_demo
 
-    raise typer.Exit(run_demo(folder, serve=serve, studies=studies, seed=seed, port=port))
+    raise typer.Exit(
+        run_demo(folder, serve=serve, dicom=dicom, by_hand=by_hand, studies=studies, seed=seed, port=port)
+    )
 
 
 @app.command()

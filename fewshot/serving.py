@@ -19,7 +19,8 @@ def serve(
     """Become the server: this process is replaced by it, so signals and the exit code are the server's.
 
     Args:
-        studies: folder of images, or DICOMweb address.
+        studies: folder of images, or DICOMweb address; MONAI Label takes the archive's user and password from
+            the environment, MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD.
         host: address to listen on; only this machine by default.
         port: where to listen.
         conf: app configuration, key -> value.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot.progress import Progress, silent
 from lib.files import stamp
+from lib.queueing import InferenceQueue
 from lib.refining import UNREFINED, Refinement, Refining, decided
+from lib.turns import Turns
 
 if TYPE_CHECKING:
     from fewshot.crossvalidation import CrossValidation
@@ -42,6 +43,9 @@ class Engine:
     compute one after the other: two at once on the same cores would both be slower and need twice the memory.
     Warming gives way to them, unless it computes the very features that they wait for.
 
+    Attributes:
+        queue: where inferences of viewers wait for their turn.
+
     Args:
         backbone: tells the backbone in use, a registered name or checkpoint; asked every time, for a training in
             another process may change it.
@@ -68,11 +72,10 @@ class Engine:
         self._gigabytes = gigabytes
         self._slicing = dict(slicing or {})
         self.refining = Refining(sam)
+        self.queue = InferenceQueue()
         self._backbones: OrderedDict[tuple[object, ...], Backbone] = OrderedDict()
         self._loading = threading.Lock()
-        self._computing = threading.Lock()
-        self._counting = threading.Lock()
-        self._wanted: Counter[str] = Counter()
+        self._turns = Turns()
 
     @property
     def name(self) -> str:
@@ -138,7 +141,7 @@ class Engine:
         """Fit an adapter on templates, see `fewshot.pipeline.fit`; by default with the backbone in use."""
         from fewshot import pipeline
 
-        with self._turn(template.volume for template in templates):
+        with self._turns.take(template.volume for template in templates):
             return pipeline.fit(
                 templates,
                 labels=labels,
@@ -165,7 +168,7 @@ class Engine:
         """Find each template by the others, see `fewshot.crossvalidation`; by default with the backbone in use."""
         from fewshot import crossvalidation
 
-        with self._turn(template.volume for template in templates):
+        with self._turns.take(template.volume for template in templates):
             return crossvalidation.cross_validate(
                 templates,
                 backbone=self.backbone(device, backbone),
@@ -186,11 +189,12 @@ class Engine:
         components: str,
         refine: Refinement = UNREFINED,
         device: str = "auto",
+        progress: Progress = silent,
     ) -> Prediction:
         """Find a model's labels in a volume and refine them, see `fewshot.pipeline.predict`."""
         from fewshot import pipeline
 
-        with self._turn([volume]):
+        with self._turns.take([volume], progress):
             refiner = self.refining.refiner(refine, bank=self.bank, device=device)
             return pipeline.predict(
                 volume,
@@ -199,15 +203,23 @@ class Engine:
                 bank=self.bank,
                 components=components,
                 refiner=refiner,
+                progress=progress,
             )
 
     def segment_clicks(
-        self, volume: Volume, clicks: Clicks, spec: SliceSpec, *, whole: bool, device: str = "auto"
+        self,
+        volume: Volume,
+        clicks: Clicks,
+        spec: SliceSpec,
+        *,
+        whole: bool,
+        device: str = "auto",
+        progress: Progress = silent,
     ) -> Clicked:
         """Find the structure that was clicked, see `fewshot.refine.clicks.segment_clicks`."""
         from fewshot.refine.clicks import segment_clicks
 
-        with self._turn([volume]):
+        with self._turns.take([volume], progress):
             return segment_clicks(
                 volume,
                 clicks,
@@ -217,6 +229,7 @@ class Engine:
                 bank=self.bank,
                 sam=self.refining.sam_for_clicks(device),
                 spec=spec,
+                progress=progress,
             )
 
     def warm_clicks(
@@ -231,9 +244,7 @@ class Engine:
 
         computed = 0
         for index in slices:
-            while self._wanted:
-                time.sleep(0.05)
-            with self._computing:
+            with self._turns.spare():
                 computed += warm_clicks(
                     volume,
                     [index],
@@ -266,8 +277,7 @@ class Engine:
         chosen = self.backbone(device, backbone)
 
         def give_way(*step: Any, **values: float) -> None:
-            while self._wanted and not self._wanted[volume.digest]:
-                time.sleep(0.05)
+            self._turns.give_way(volume)
             progress(*step, **values)
 
         self.bank.features(SliceStack(volume, spec, patch=chosen.patch), chosen, progress=give_way)
@@ -288,15 +298,3 @@ class Engine:
         """Whether the bank can take features without dropping others."""
         sizes = (stamp(entry)[2] for entry in self.bank.folder.glob("*.safetensors"))
         return sum(sizes) < ROOM * self.bank.limit
-
-    @contextmanager
-    def _turn(self, volumes: Iterable[Volume]) -> Iterator[None]:
-        wanted = Counter(volume.digest for volume in volumes)
-        with self._counting:
-            self._wanted = self._wanted + wanted
-        try:
-            with self._computing:
-                yield
-        finally:
-            with self._counting:
-                self._wanted = self._wanted - wanted

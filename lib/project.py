@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
@@ -16,6 +16,7 @@ from lib.configs.settings import AppSettings
 from lib.engine import Engine
 from lib.images import Images
 from lib.labels import LARGEST, LabelDictionary
+from lib.pacs.errors import PacsError
 from lib.slicing import Slicing
 from lib.studies import StudiesDescription, describe_studies
 from lib.templates import (
@@ -31,8 +32,11 @@ from lib.workspace import Workspace
 
 if TYPE_CHECKING:
     from fewshot.support import Template
+    from fewshot.volumes import Volume
 
 logger = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Project:
         datastore: set once MONAI Label has made it.
         images: those read lately.
         slicing: how images are cut for the next model.
+        left_out: why templates were left out when they were read last, by image.
     """
 
     settings: AppSettings
@@ -53,6 +58,7 @@ class Project:
     datastore: Datastore = field(default=None)
     images: Images = field(init=False)
     slicing: Slicing = field(init=False)
+    left_out: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.images = Images(self.description)
@@ -91,25 +97,65 @@ class Project:
         return Path(self.datastore.get_image_uri(image_id))
 
     def submissions(self) -> list[Submission]:
-        """All labels that people submitted, see `lib.templates`."""
-        return list_submissions(self.datastore, self.description, self.labels)
+        """All labels that people submitted, see `lib.templates`; nothing is fetched."""
+        return self._submissions()
+
+    def _submissions(self, only: str | None = None) -> list[Submission]:
+        return list_submissions(self.datastore, self.description, self.labels, only=only)
 
     def templates(self, submissions: Sequence[Submission]) -> list[Template]:
         """Submissions with their images, as the engine takes them.
 
+        What is kept elsewhere and cannot be had or read is left out, as long as one template remains; `left_out`
+        says why.
+
         Raises:
             FewshotError: if one cannot be read.
         """
-        return [
-            read_template(
-                submission,
-                self.path(submission.image_id),
-                description=self.description,
-                labels=self.labels,
-                complete=self.complete,
-            )
-            for submission in submissions
-        ]
+        return self._all_that_can(self._template, submissions)
+
+    def template_images(self, submissions: Sequence[Submission]) -> list[Volume]:
+        """The images of submissions; as for `templates`."""
+
+        def read(submission: Submission) -> Volume:
+            return self.images.read(self.path(submission.image_id), keep=False)
+
+        return self._all_that_can(read, submissions)
+
+    def _template(self, submission: Submission) -> Template:
+        while True:
+            try:
+                return read_template(
+                    submission,
+                    self.path(submission.image_id),
+                    description=self.description,
+                    labels=self.labels,
+                    complete=self.complete,
+                )
+            except FewshotError:
+                older = [other for other in self._submissions(submission.image_id) if other != submission]
+                if not older:
+                    raise
+                submission = older[0]  # a label that cannot be used has given way to it
+
+    def _all_that_can(
+        self, read: Callable[[Submission], Read], submissions: Sequence[Submission]
+    ) -> list[Read]:
+        done, failed, left_out = [], [], {}
+        for submission in submissions:
+            try:
+                done.append(read(submission))
+            except FewshotError as error:
+                if not submission.elsewhere or (isinstance(error, PacsError) and error.lost):
+                    raise
+                failed.append(error)
+                left_out[submission.image_id] = str(error)
+        if failed and not done:
+            raise failed[0]
+        for image, reason in left_out.items():
+            logger.warning("The template %s is left out: %s", image, reason)
+        self.left_out = left_out
+        return done
 
     def drawn_labels(self, templates: Sequence[Template]) -> dict[str, int]:
         """The labels that occur in a template, with the app's values, in their order."""
@@ -142,16 +188,24 @@ class Project:
             drawn = read_labels(label, read_image(image, self.description))
             if by_model(info):
                 return
-            names = voxel_names(info, what, self.description, self.labels.read())
+            names = self.label_names(info, image_id)
             check_values(drawn, names, what)
             self._require_room([name for name in names.values() if name])
         except FewshotError as error:
             sentence = str(error).replace(str(label), "the label file")
             raise HTTPException(422, f"{what} was not saved. {sentence[:1].upper()}{sentence[1:]}") from error
 
+    def label_names(self, info: dict[str, Any], image_id: str) -> dict[int, str | None]:
+        """Voxel value -> label name of a label with these parameters, see `lib.templates.voxel_names`.
+
+        Raises:
+            FewshotError: if names are missing or cannot be names.
+        """
+        return voxel_names(info, f"The label of {image_id}", self.description, self.labels.read())
+
     def learn_names(self, image_id: str) -> None:
         """Take the label names of an image's submission into the dictionary."""
-        for submission in list_submissions(self.datastore, self.description, self.labels, only=image_id):
+        for submission in self._submissions(image_id):
             self.labels.add(name for name in submission.names.values() if name)
 
     def _require_room(self, names: Sequence[str]) -> None:

@@ -41,8 +41,7 @@ class Slicing:
         with self._mutex:
             known = self._known.get(backbone)
             if known is None or known[0] != key:
-                paths = [self._project.path(entry.image_id) for entry in submissions]
-                templates = [self._project.images.read(path, keep=False) for path in paths]
+                templates = self._project.template_images(submissions)
                 known = key, engine.slicing(templates, backbone=backbone)
                 self._known[backbone] = known
             return known[1]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from fewshot.errors import FewshotError
 from lib.files import stamp
 from lib.labels import NOT_LABELS, LabelDictionary, clean_name
+from lib.pacs.fetching import note_of
 from lib.studies import StudiesDescription
 
 if TYPE_CHECKING:
@@ -25,22 +25,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
+class LabelsElsewhere(Protocol):
+    """A datastore whose labels are not files, and may be deleted or damaged by others at any time."""
+
+    def label_source(self, image_id: str) -> tuple[tuple[Any, ...], Callable[[], Path]]:
+        """What changes when another label of an image counts, and how to get its file."""
+
+
 @dataclass(frozen=True)
 class Submission:
     """A label that somebody finished.
 
     Attributes:
         image_id: the image's id in the datastore.
-        label: the label file.
         names: voxel value -> label name as submitted, None for a segment that is no label; values that
             are missing must not occur.
         stamp: changes when the label is submitted again.
+        file: gets the label file, which may have to be fetched.
+        elsewhere: it is kept elsewhere, so that others can do without it.
     """
 
     image_id: str
-    label: Path
     names: dict[int, str | None]
     stamp: tuple[Any, ...]
+    file: Callable[[], Path] = field(compare=False)
+    elsewhere: bool = False
 
 
 def list_submissions(
@@ -63,16 +73,19 @@ def list_submissions(
         label = entry["labels"].get(tag)
         if label is None or by_model(label["info"]) or only not in (None, image_id):
             continue
-        if isinstance(datastore, DICOMWebDatastore) and not label["info"].get("label_info"):
-            # MONAI Label numbers the segments of a DICOM SEG anew and forgets their names
-            raise FewshotError(
-                f"The label of {image_id} came from the DICOM server without label names: submit it from 3D Slicer."
-            )
-        # DICOMWebDatastore.get_label_uri expects the id of a SEG series and would download it
-        path = Path(LocalDatastore.get_label_uri(datastore, image_id, tag))
         names = voxel_names(label["info"], f"The label of {image_id}", description, labels.read())
-        submissions.append(Submission(image_id, path, names, (label["info"].get("ts"), *stamp(path))))
+        elsewhere = isinstance(datastore, LabelsElsewhere)
+        if elsewhere:
+            seen, file = datastore.label_source(image_id)
+        else:
+            file = partial(_label_file, datastore, image_id)
+            seen = (label["info"].get("ts"), *stamp(file()))
+        submissions.append(Submission(image_id, names, seen, file, elsewhere))
     return submissions
+
+
+def _label_file(datastore: Datastore, image_id: str) -> Path:
+    return Path(datastore.get_label_uri(image_id, DefaultLabelTag.FINAL.value))
 
 
 def by_model(info: Mapping[str, Any]) -> bool:
@@ -127,14 +140,14 @@ def read_template(
     """A submission as the engine takes it, with the app's own label values.
 
     Raises:
-        FewshotError: if image or label cannot be read or do not belong together.
+        FewshotError: if image or label cannot be had or read, or do not belong together.
     """
     from fewshot.support import Template
     from fewshot.volumes import read_labels
 
     volume = read_image(image, description)
     what = f"The label of {submission.image_id}"
-    drawn = read_labels(submission.label, volume)
+    drawn = read_labels(submission.file(), volume)
     check_values(drawn, submission.names, what)
     labels.add(name for name in submission.names.values() if name)
     lookup = np.zeros(int(drawn.max()) + 1, np.uint16)
@@ -165,11 +178,11 @@ def check_values(drawn: np.ndarray, names: Mapping[int, str | None], what: str) 
 
 
 def read_image(path: Path, description: StudiesDescription) -> Volume:
-    """Read an image of the studies, with the modality that dataset.json says.
+    """Read an image of the studies, with the modality that dataset.json or the PACS says.
 
     Raises:
         FewshotError: if it cannot be read as one volume.
     """
     from fewshot.volumes import read_volume
 
-    return read_volume(path, modality=description.modality or None)
+    return read_volume(path, modality=description.modality or note_of(path).get("modality") or None)

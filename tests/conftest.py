@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-SHARED_SERVER = {f"tests/server/test_{name}.py" for name in ("errors", "loop", "starts")}
+SHARED_SERVER = {f"tests/server/test_{name}.py" for name in ("errors", "loop", "queue", "starts")}
 """Files with tests of one server, which are kept together."""
 
 

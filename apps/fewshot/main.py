@@ -19,6 +19,12 @@ if Path(lib.__file__ or "").resolve().parent != REPOSITORY / "lib":
         "take that folder off PYTHONPATH, or start the server from another directory."
     )
 
+from lib import background, starting  # noqa: E402
+
+if background.in_background():
+    background.prepare()
+starting.find_tools()
+
 import logging  # noqa: E402
 
 from fastapi import HTTPException  # noqa: E402
@@ -32,7 +38,7 @@ from monailabel.tasks.activelearning.first import First  # noqa: E402
 
 from fewshot import __version__  # noqa: E402
 from fewshot.errors import FewshotError  # noqa: E402
-from lib import routes  # noqa: E402
+from lib import authentication, routes, stopping  # noqa: E402
 from lib.activelearning import Random  # noqa: E402
 from lib.batch import BatchInference  # noqa: E402
 from lib.click_warming import ClickWarmer  # noqa: E402
@@ -40,6 +46,9 @@ from lib.configs.registry import CONFIGS, LONG  # noqa: E402
 from lib.configs.settings import AppSettings  # noqa: E402
 from lib.datastore import StudiesFolder  # noqa: E402
 from lib.infers import Points  # noqa: E402
+from lib.pacs import client  # noqa: E402
+from lib.pacs.datastore import Pacs  # noqa: E402
+from lib.pacs.errors import PacsError  # noqa: E402
 from lib.project import Project  # noqa: E402
 from lib.warming import Warmer  # noqa: E402
 
@@ -76,19 +85,45 @@ class FewshotApp(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
-            self.project.datastore = super().init_datastore()
+            self.studies = self.studies.strip().rstrip("/")
+            other = settings.MONAI_LABEL_DATASTORE.lower() in ("xnat", "dsa")
+            self.project.datastore = super().init_datastore() if other else self._open_pacs()
         else:
             # A background process relies on the server's record of the folder and does not write its own.
-            entry = getattr(sys.modules["__main__"], "__spec__", None)
-            background = getattr(entry, "name", "") == "monailabel.interfaces.utils.app"
             self.project.datastore = StudiesFolder(
                 self.studies,
                 extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
                 check=self.project.check_label,
                 auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-                read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY or background,
+                read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY or background.in_background(),
             )
         return self.project.datastore
+
+    def _open_pacs(self) -> Pacs:
+        """The server asks the PACS again and again; a background process once, and ends if it does not answer."""
+        starting.require_dicom_tools()
+        pacs = Pacs(
+            client.make_client(self.studies),
+            cache=client.cache_folder(),
+            search=client.search_filter(),
+            modalities=self.settings.modalities,
+            check=self.project.check_label,
+            names=self.project.label_names,
+            on_change=self._on_pacs_change,
+        )
+        self.project.datastore = pacs  # before the first answer, which may bring labels
+        if background.in_background():
+            pacs.refresh()
+        else:
+            pacs.follow(client.poll_seconds(self.settings.poll))
+        return pacs
+
+    def _on_pacs_change(self, images: list[str], since_start: bool) -> None:
+        """Labels were stored in the PACS by others, such as OHIF, which tell only the PACS."""
+        for image in images:
+            self.project.learn_names(image)
+            if since_start:
+                self.warmer.warm(image)
 
     def init_infers(self) -> dict[str, InferTask]:
         infers = {name: task.infer() for name, task in self.tasks.items()}
@@ -115,8 +150,17 @@ class FewshotApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         super().on_init_complete()
+        server = stopping.web_server()
+        starting.listen(server)
+        stopping.install(server, self._end_stats)
+        if settings.MONAI_LABEL_AUTH_ENABLE:
+            authentication.accept_tokens()
         routes.install()
         self.warmer.follow()
+
+    def _end_stats(self, reason: str) -> None:
+        for trainer in self._trainers.values():
+            trainer.end_stats(reason)
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         super().on_save_label(image_id, label_id)
@@ -133,13 +177,27 @@ class FewshotApp(MONAILabelApp):
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Infer, after refusing what cannot be inferred with a sentence."""
         self.check_inference(request.get("model", ""))
-        image, store = request.get("image"), datastore or self.datastore()
+        image = request.get("image")
         if not image:
             raise HTTPException(404, "There is no image to infer: name one, or start a new session.")
-        unknown = isinstance(store, StudiesFolder) and image not in store.list_images()
-        if unknown and not (isinstance(image, str) and Path(image).exists()):
-            raise HTTPException(404, f"There is no image {image} in these studies.")
+        if not (isinstance(image, str) and Path(image).exists()):
+            self._check_image(image, datastore or self.datastore())
         return dict(super().infer(request, datastore))
+
+    def prepare_inference(self, model: str, image: str) -> None:
+        """Refuse what cannot be inferred, and fetch an image of the studies: a PACS takes seconds to send one."""
+        self.check_inference(model)
+        if image and not Path(image).exists():
+            self._check_image(image, self.datastore())
+            self.project.path(image)
+
+    def _check_image(self, image: object, store: Datastore) -> None:
+        if isinstance(store, StudiesFolder) and image not in store.list_images():
+            raise HTTPException(404, f"There is no image {image} in these studies.")
+
+    def answers_clicks(self, model: str) -> bool:
+        """Whether somebody waits at the screen for what this model finds."""
+        return isinstance(self._infers.get(model), Points)
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """Choose the next image, after refusing an unknown strategy with a sentence."""
@@ -147,10 +205,28 @@ class FewshotApp(MONAILabelApp):
         if strategy not in self._strategies:
             known = ", ".join(self._strategies)
             raise HTTPException(404, f"There is no strategy {strategy}; choose from {known}.")
-        sample = dict(super().next_sample(request))
+        sample = self._readable_sample(request)
         if sample.get("id"):
             self.on_open(self.project.path(sample["id"]))
         return sample
+
+    def _readable_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The next image that is one volume; a PACS does not offer a second time what turned out to be none."""
+        refused: FewshotError | None = None
+        while True:
+            try:
+                sample = dict(super().next_sample(request))
+            except PacsError:
+                raise
+            except FewshotError as error:
+                if refused and str(refused) == str(error):
+                    raise
+                logger.warning("Another image is offered: %s", error)
+                refused = error
+            else:
+                if not sample and refused:
+                    raise refused
+                return sample
 
     def on_open(self, image: Path) -> None:
         """An image was handed to an annotator: get ready for clicks in it."""
@@ -165,7 +241,7 @@ class FewshotApp(MONAILabelApp):
 
     def check_batch(self, model: str) -> None:
         """Raise HTTPException where a known model cannot infer many images by itself."""
-        if isinstance(self._infers[model], Points):
+        if self.answers_clicks(model):
             raise HTTPException(
                 422, f"{model} answers clicks in one image: choose another model for a batch."
             )
@@ -175,6 +251,8 @@ class FewshotApp(MONAILabelApp):
         if model not in self._trainers:
             known = ", ".join(self._trainers) or "none"
             raise HTTPException(404, f"There is no model {model} to train; there is {known}.")
+        if isinstance(self.project.datastore, Pacs):
+            self.project.datastore.refresh()
         self._trainers[model].check(params)
 
     def trained_together(self) -> list[str]:

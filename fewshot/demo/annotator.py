@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from time import perf_counter
 from typing import ClassVar
@@ -14,9 +14,10 @@ from fewshot.demo.client import Client, Training
 from fewshot.demo.folder import DemoFolder
 from fewshot.demo.results import Row
 from fewshot.demo.templates import as_known, as_submitted, partial_template
+from fewshot.errors import FewshotError
 from fewshot.evaluation.metrics import LabelScores, label_scores
 from fewshot.pictures import overlay
-from fewshot.volumes import Volume, read_labels, write_labels
+from fewshot.volumes import Volume, read_labels, read_volume, write_labels
 
 Show = Callable[[int, int], None]
 """Called with what is done and the total, 0 where that is not known."""
@@ -29,6 +30,7 @@ class Annotator:
         client: connection to the server.
         truth: the studies with their whole labels.
         place: where files go.
+        images: each study's name -> the server's id of its image.
     """
 
     MODELS: ClassVar[dict[str, str]] = {
@@ -42,25 +44,32 @@ class Annotator:
     TRAINED: ClassVar[tuple[str, ...]] = ("fewshot", "fewshot_contrastive", "fewshot_classification")
     """The basic adapter compares with the template's features and has nothing to train."""
 
-    def __init__(self, client: Client, truth: Dataset, place: DemoFolder) -> None:
+    def __init__(self, client: Client, truth: Dataset, place: DemoFolder, images: Mapping[str, str]) -> None:
         self.client = client
         self.truth = truth
         self.place = place
+        self.images = images
 
     def label_next_sample(self, slices: int) -> tuple[str, list[int]]:
         """Label a few slices of the image that the server wants labelled next, and submit them.
 
+        They are drawn on the grid of the image as the server sends it.
+
+        Raises:
+            FewshotError: the server asks for an image that is none of the studies.
+
         Returns:
             The study's name, and the slices.
         """
-        name = self.client.next_sample("first")
-        template = self.truth.template(self.truth.cases[name])
-        partial, drawn = partial_template(template.labels, self.truth.labels, slices=slices)
+        image = self.client.next_sample("first")
+        name = self._name(image)
+        volume = read_volume(self.client.download(image, self.place.template / f"{name}_image.nii.gz"))
+        labels = self.truth.label_map(self.truth.cases[name], volume)
+        partial, drawn = partial_template(labels, self.truth.labels, slices=slices)
         sent, names = as_submitted(partial, self.truth.labels)
         path = self.place.template / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(path, sent, template.volume)
-        self.client.submit_label(name, path, names)
+        write_labels(path, sent, volume)
+        self.client.submit_label(image, path, names)
         return name, drawn
 
     def train(self, model: str, show: Show) -> Training:
@@ -86,11 +95,17 @@ class Annotator:
             self._draw(volume, found, expected, scores, adapter)
         return rows
 
+    def _name(self, image: str) -> str:
+        for name, served in self.images.items():
+            if served == image:
+                return name
+        raise FewshotError(f"The server asks for {image}, which is none of the demo's studies.")
+
     def _predict(self, model: str, case: Case, volume: Volume) -> tuple[np.ndarray, float]:
         """A model's labels for a study, in our own values, and the seconds until the answer was there."""
         path = self.place.found / self.MODELS[model] / f"{case.name}.nrrd"
         clicked = perf_counter()
-        said = self.client.infer(model, case.name, path)
+        said = self.client.infer(model, self.images[case.name], path)
         seconds = perf_counter() - clicked
         return as_known(read_labels(path, volume), said.get("label_names", {}), self.truth.labels), seconds
 

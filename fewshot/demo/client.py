@@ -57,6 +57,13 @@ class Client:
             raise FewshotError("The server has no unlabelled image left.")
         return str(answer["id"])
 
+    def download(self, image: str, path: Path) -> Path:
+        """Save an image of the server's, as a viewer loads it; returns `path`."""
+        answer = self._request("GET", "/datastore/image", params={"image": image})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(answer.content)
+        return path
+
     def submit_label(self, image: str, label: Path, names: list[str]) -> dict[str, Any]:
         """Send a label map whose values 1, 2, ... stand for `names` in this order, as Slicer does."""
         label_info = [{"name": name, "idx": number} for number, name in enumerate(names, start=1)]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from fewshot.dataset import Dataset
 from fewshot.errors import FewshotError
 from fewshot.phantoms import write_studies
 
-PARTS = ("truth", "studies", "template", "server", "found", "pictures")
+PARTS = ("truth", "studies", "pacs", "template", "server", "found", "pictures")
 MARK = ".fewshot-demo"
 """Says that a folder was made by a demo, so that a later one may replace what is in it."""
+
+LOCK = ".fewshot-demo-runs"
+"""Held while a demo runs, so that no other one takes the folder from under its servers."""
 
 
 class DemoFolder:
@@ -19,8 +26,9 @@ class DemoFolder:
 
     ```
     truth/          the made-up data set: images, labels, dataset.json
-    studies/        copies of the images alone, which the server serves; it adds submitted labels
-    template/       the label map that the annotator submitted
+    studies/        the images alone, which the server serves; it adds submitted labels. For a PACS: DICOM files
+    pacs/           Orthanc's database, configuration and log
+    template/       the image that the annotator got, and the label map submitted for it
     server/         the server's log, feature bank and adapters
     found/ADAPTER/  label maps as the server answered them
     pictures/       one overlay per study
@@ -30,31 +38,53 @@ class DemoFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
-        self.truth, self.studies, self.template, self.server, self.found, self.pictures = (
+        self.truth, self.studies, self.pacs, self.template, self.server, self.found, self.pictures = (
             self.path / part for part in PARTS
         )
         self.log = self.server / "server.log"
         self.results = self.path / "results.json"
 
-    def prepare(self) -> None:
-        """Make the folder, or empty it of an earlier demo.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder, made if missing, from other demos for the block.
 
         Raises:
-            FewshotError: it holds something that no demo has made.
+            FewshotError: it holds something that no demo has made, or another demo runs in it.
         """
         foreign = self.path.is_dir() and any(self.path.iterdir()) and not (self.path / MARK).exists()
         if foreign or (self.path.exists() and not self.path.is_dir()):
             raise FewshotError(
                 f"{self.path} holds something that no demo has made: give another, empty folder."
             )
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / MARK).touch()
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise FewshotError(
+                f"Another demo runs in {self.path}: end it first, or give another folder."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def empty(self) -> None:
+        """Delete what an earlier demo wrote."""
         for part in PARTS:
             shutil.rmtree(self.path / part, ignore_errors=True)
         self.results.unlink(missing_ok=True)
-        self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / MARK).touch()
 
-    def make_studies(self, count: int, *, seed: int) -> Dataset:
-        """Make up studies; the server gets the images alone, the truth stays out of its reach."""
+    def make_studies(self, count: int, *, seed: int, copy: bool = True) -> Dataset:
+        """Make up studies; the server gets the images alone, the truth stays out of its reach.
+
+        Args:
+            count: how many.
+            seed: the first of them.
+            copy: put the images into `studies`.
+        """
         write_studies(self.truth, count, seed)
-        shutil.copytree(self.truth / "images", self.studies)
+        if copy:
+            shutil.copytree(self.truth / "images", self.studies)
         return Dataset.open(self.truth)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, sleep
-from types import FrameType
-
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fewshot.console import errors
 from fewshot.console import results as stdout
 from fewshot.demo.annotator import Annotator
 from fewshot.demo.client import Client
 from fewshot.demo.folder import DemoFolder
+from fewshot.demo.orthanc import Orthanc
 from fewshot.demo.results import Row, dice_table, mean_dice, mean_first_seconds, results, write_results
-from fewshot.demo.server import Server
+from fewshot.demo.server import Server, free_port, usual_port
+from fewshot.demo.staying import keep_serving, terminable
+from fewshot.demo.steps import note, step
+from fewshot.demo.studies import Served, send_studies
 from fewshot.errors import FewshotError
 
 FLOOR = 0.4
@@ -28,11 +25,33 @@ FLOOR = 0.4
 BACKBONE = "embedded"
 """The backbone that comes with the project: nothing is downloaded, and every machine finds the same."""
 
+SERVER_PORT, PACS_PORT = 8000, 8042
+"""Where servers that stay are looked for: viewers and Orthanc's own documentation have these as defaults."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What to play, see `run_demo`."""
+
+    serve: bool
+    dicom: bool
+    by_hand: bool
+    studies: int
+    template_slices: int
+    seed: int
+    port: int | None
+
+    @property
+    def stays(self) -> bool:
+        return self.serve or self.by_hand
+
 
 def run_demo(
     folder: str | Path = "demo-output",
     *,
     serve: bool = False,
+    dicom: bool = False,
+    by_hand: bool = False,
     studies: int = 6,
     template_slices: int = 6,
     seed: int = 0,
@@ -43,63 +62,119 @@ def run_demo(
     Progress goes to stderr, the table of results to stdout.
 
     Args:
-        folder: receives everything the demo and its server write; emptied of an earlier demo.
-        serve: leave the server running at the end until Ctrl-C, for a look with 3D Slicer.
+        folder: receives everything the demo and its servers write; emptied of an earlier demo.
+        serve: leave the server running at the end until Ctrl-C, for a look with a viewer.
+        dicom: keep the studies in a PACS (Orthanc), where the server finds them by DICOMweb, as OHIF does.
+        by_hand: leave labelling and training to the user: play nothing, and leave the server running.
         studies: how many studies to make up, the template among them.
         template_slices: how many slices of the template the annotator labels.
         seed: which studies.
-        port: where the server listens; a free port by default.
+        port: where the server listens; by default a free port, 8000 if it is free and the server stays.
 
     Returns:
-        Exit code: 0, or 1 where the server failed or the predictions are worse than any should be.
+        Exit code: 0, or 1 where a server failed or the predictions are worse than any should be.
     """
     place = DemoFolder(folder)
+    demo = Demo(serve, dicom, by_hand, studies, template_slices, seed, port)
     try:
-        with _terminable():
-            _play(place, serve=serve, studies=studies, slices=template_slices, seed=seed, port=port)
+        with terminable(), place.held():
+            _run(place, demo)
     except FewshotError as error:
         errors.print(f"Error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-        if place.log.exists():
-            errors.print(f"The server's log: {place.log}", markup=False, highlight=False, soft_wrap=True)
         return 1
     return 0
 
 
-def _play(place: DemoFolder, *, serve: bool, studies: int, slices: int, seed: int, port: int | None) -> None:
-    place.prepare()
-    with _step() as step:
-        truth = place.make_studies(studies, seed=seed)
-        step.done = f"{studies} studies with {', '.join(truth.labels)}"
-    server = Server(
-        place.studies,
+def _run(place: DemoFolder, demo: Demo) -> None:
+    # Before an earlier demo is deleted: Orthanc may not be installed, a port may be taken.
+    port = _port("MONAI Label", SERVER_PORT, demo, demo.port)
+    orthanc = Orthanc(place.pacs, port=_port("Orthanc", PACS_PORT, demo)) if demo.dicom else None
+    place.empty()
+    with ExitStack() as running:
+        with step("studies") as shown:
+            truth = place.make_studies(demo.studies, seed=demo.seed, copy=not demo.dicom)
+            shown.done = f"{demo.studies} studies with {', '.join(truth.labels)}"
+        if orthanc:
+            running.enter_context(orthanc)
+            served = _fill(orthanc, place, demo)
+        else:
+            served = {case: Served(case) for case in truth.cases}
+        server = running.enter_context(_server(orthanc, place, port))
+        annotator = Annotator(
+            Client(server.url), truth, place, {case: each.image for case, each in served.items()}
+        )
+        try:
+            with step("MONAI Label starts") as shown:
+                server.wait_until_ready()
+                shown.done = f"MONAI Label answers at {server.url}"
+            template = "" if demo.by_hand else _play(annotator, place, demo)
+            if demo.stays:
+                unseen = next(each for case, each in served.items() if case != template)
+                pictures = place.pictures if template else None
+                keep_serving(server, orthanc, study=unseen.study, trained=bool(template), pictures=pictures)
+        except FewshotError as error:
+            raise FewshotError(f"{error}\nThe server's log: {place.log}") from error
+
+
+def _server(orthanc: Orthanc | None, place: DemoFolder, port: int | None) -> Server:
+    return Server(
+        orthanc.dicomweb if orthanc else place.studies,
         place.log,
         conf={
             "backbone": BACKBONE,
             "workspace": str(place.server / "workspace"),
             "bank": str(place.server / "bank"),
         },
-        environment={"MONAI_LABEL_SESSION_PATH": str(place.server / "sessions")},
+        environment={
+            "MONAI_LABEL_SESSION_PATH": str(place.server / "sessions"),
+            "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(place.server / "dicom"),
+        },
         port=port,
     )
-    with server:
-        with _step("MONAI Label starts") as step:
-            server.wait_until_ready()
-            step.done = f"MONAI Label answers at {server.url}"
-        annotator = Annotator(Client(server.url), truth, place)
-        with _step() as step:
-            template, drawn = annotator.label_next_sample(slices)
-            numbers = ", ".join(str(number + 1) for number in drawn)
-            step.done = f"template {template}: slices {numbers} labelled and submitted"
-        for model in annotator.TRAINED:
-            with _step(f"training {model}") as step:
-                trained = annotator.train(model, step.show)
-                step.done = f"{model} trained: {trained.epoch} epochs, accuracy {trained.accuracy:.2f}"
-        with _step("predicting") as step:
-            rows = annotator.predict_others(template, step.show)
-            step.done = f"{studies - 1} studies segmented by {len(annotator.MODELS)} models"
-        _report(rows, place, template, len(drawn))
-        if serve:
-            _keep_serving(server, place)
+
+
+def _port(program: str, usual: int, demo: Demo, wanted: int | None = None) -> int | None:
+    """Where a program listens: as wanted, else where it is looked for if it stays, else anywhere (None).
+
+    Raises:
+        FewshotError: the wanted port is taken.
+    """
+    if wanted:
+        return free_port(wanted)
+    if not demo.stays:
+        return None
+    port = usual_port(usual)
+    if port != usual:
+        note(f"Port {usual} is taken: {program} listens on {port}.")
+    return port
+
+
+def _fill(orthanc: Orthanc, place: DemoFolder, demo: Demo) -> dict[str, Served]:
+    """Wait for the PACS and send it the studies; returns case name -> where it is found there."""
+    with step("Orthanc starts") as shown:
+        orthanc.wait_until_ready()
+        shown.done = f"Orthanc answers at {orthanc.url}"
+    with step("sending the studies") as shown:
+        served = send_studies(orthanc, place.studies, demo.studies, seed=demo.seed, show=shown.show)
+        shown.done = f"{len(served)} studies sent to Orthanc as DICOM"
+    return served
+
+
+def _play(annotator: Annotator, place: DemoFolder, demo: Demo) -> str:
+    """Label, train, predict, report; returns the template's name."""
+    with step("labelling") as shown:
+        template, drawn = annotator.label_next_sample(demo.template_slices)
+        numbers = ", ".join(str(number + 1) for number in drawn)
+        shown.done = f"template {template}: slices {numbers} labelled and submitted"
+    for model in annotator.TRAINED:
+        with step(f"training {model}") as shown:
+            trained = annotator.train(model, shown.show)
+            shown.done = f"{model} trained: {trained.epoch} epochs, accuracy {trained.accuracy:.2f}"
+    with step("predicting") as shown:
+        rows = annotator.predict_others(template, shown.show)
+        shown.done = f"{demo.studies - 1} studies segmented by {len(annotator.MODELS)} models"
+    _report(rows, place, template, len(drawn))
+    return template
 
 
 def _report(rows: list[Row], place: DemoFolder, template: str, slices: int) -> None:
@@ -120,62 +195,3 @@ def _report(rows: list[Row], place: DemoFolder, template: str, slices: int) -> N
             f"The mean Dice of the default adapter is {score or 0:.2f}, and below {FLOOR} something is broken: "
             f"look at {place.pictures}."
         )
-
-
-def _keep_serving(server: Server, place: DemoFolder) -> None:
-    """Say what to open, and wait for Ctrl-C."""
-    errors.print(
-        f"\nThe server stays at [bold]{server.url}[/] until Ctrl-C. To look at it:\n"
-        f"  3D Slicer   module MONAI Label, server {server.url}, then Next Sample and Run\n"
-        f"  browser     {server.url} for every call of the API\n"
-        f"  pictures    {place.pictures}\n"
-        "OHIF shows studies of a DICOMweb server, not of a folder, so it has nothing to show here.",
-        highlight=False,
-        soft_wrap=True,
-    )
-    try:
-        while server.running:
-            sleep(0.5)
-    except KeyboardInterrupt:
-        return
-    raise FewshotError(f"The MONAI Label server ended by itself. {server.last_words()}")
-
-
-class _Step:
-    """One line on the terminal: a bar while it lasts, a sentence with the seconds when it is done."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._bar = progress.add_task(name, total=None)
-        self.done = ""
-
-    def show(self, done: int, total: int) -> None:
-        self._progress.update(self._bar, completed=done, total=total or None)
-
-
-@contextmanager
-def _step(name: str = "studies") -> Iterator[_Step]:
-    began = perf_counter()
-    columns = (TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        step = _Step(progress, name)
-        yield step
-    seconds = f"[dim]({perf_counter() - began:.1f} s)[/]"
-    errors.print(f"[green]✓[/] {step.done} {seconds}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn termination and hang-up into an exit that runs every clean-up, the server's above all."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-        before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -40,11 +40,19 @@ def free_port(wanted: int | None = None) -> int:
         return int(probe.getsockname()[1])
 
 
+def usual_port(usual: int) -> int:
+    """The port where a program is usually looked for, or any free one if it is taken."""
+    try:
+        return free_port(usual)
+    except FewshotError:
+        return free_port()
+
+
 class Server:
     """A running server; as a context manager it is stopped however the block ends.
 
     Args:
-        studies: folder of images that the server serves.
+        studies: folder of images that the server serves, or a DICOMweb address.
         log: file that receives everything the server says.
         conf: app configuration, key -> value.
         environment: variables set for the server beside the caller's own.
@@ -53,7 +61,7 @@ class Server:
 
     def __init__(
         self,
-        studies: Path,
+        studies: Path | str,
         log: Path,
         *,
         conf: Mapping[str, str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -41,6 +42,8 @@ class AppSettings:
     sam: str = "auto"
     max_epochs: int | None = None
     train_all: tuple[str, ...] | None = None
+    modalities: tuple[str, ...] = ()
+    poll: float | None = None
 
     @classmethod
     def parse(cls, conf: Mapping[str, Any], *, models: tuple[str, ...]) -> AppSettings:
@@ -115,14 +118,24 @@ def _whole(text: str, smallest: int = 1) -> int:
     return number
 
 
-def _gigabytes(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise FewshotError("give a number of gigabytes.") from None
-    if not 0 < number < float("inf"):
-        raise FewshotError("give a number of gigabytes above 0.")
-    return number
+def _above_zero(what: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise FewshotError(f"give a number of {what}.") from None
+        if not 0 < number < float("inf"):
+            raise FewshotError(f"give a number of {what} above 0.")
+        return number
+
+    return parse
+
+
+def _modalities(text: str) -> tuple[str, ...]:
+    names = _names(text.upper())
+    if wrong := [name for name in names if not re.fullmatch("[A-Z0-9_]{2,16}", name)]:
+        raise FewshotError(f"{wrong[0]} is no modality; give DICOM's names, such as CT,MR,PT.")
+    return names
 
 
 def _folder(text: str) -> Path:
@@ -162,7 +175,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "window": _slicing("window"),
     "size": _slicing("size"),
     "bank": _folder,
-    "bank_gb": _gigabytes,
+    "bank_gb": _above_zero("gigabytes"),
     "workspace": lambda text: str(_folder(text)),
     "complete": _yes_or_no,
     "components": _one_of(COMPONENTS),
@@ -170,4 +183,6 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "sam": _sam,
     "max_epochs": _whole,
     "train_all": _names,
+    "modalities": lambda text: () if text == "all" else _modalities(text),
+    "poll": _above_zero("seconds"),
 }

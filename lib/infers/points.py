@@ -78,6 +78,7 @@ class Points(VolumeTask):
             self.project.slicing.of(volume),
             whole=self.whole,
             device=device,
+            progress=self.progress(data),
         )
         sam = engine.refining.sam_for_clicks(device) if found.how.startswith("sam") else None
         slices = sorted({point[2] for point in (*wanted.foreground, *wanted.background)})

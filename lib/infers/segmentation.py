@@ -70,6 +70,7 @@ class Segmentation(VolumeTask):
                 chosen(data.get("refine"), settings.refine), chosen(data.get("prompts"), PROMPTS[0])
             ),
             device=device,
+            progress=self.progress(data),
         )
         data["pred"], data["result"] = self._in_app_values(prediction, model)
         return data

@@ -14,8 +14,10 @@ from monailabel.utils.others.generic import strtobool
 from typing_extensions import override
 
 from fewshot.errors import FewshotError
+from fewshot.progress import Progress
 from lib.infers.writing import default_extension, write_result
 from lib.project import Project
+from lib.queueing import Cancelled
 
 
 class VolumeTask(BasicInferTask):
@@ -71,9 +73,15 @@ class VolumeTask(BasicInferTask):
         )
         try:
             file, result = super().__call__(request, callbacks)
+        except Cancelled as error:
+            raise HTTPException(409, str(error)) from error
         except FewshotError as error:
             raise HTTPException(422, str(error)) from error
         return file, result
+
+    def progress(self, data: dict[str, Any]) -> Progress:
+        """What the engine reports to, so that whoever asked can cancel."""
+        return self.project.engine.queue.progress(data.get("ticket"))
 
     @override
     def pre_transforms(self, data: Any = None) -> Sequence[Callable[..., Any]]:

@@ -128,6 +128,30 @@ REPAIRS = (
     ),
     Repair(
         PANEL,
+        "A model that was never trained is shown as 100 % trained.",
+        "const epochs = ts ? ts.total_time ? 0 : ts.epoch ? ts.epoch : 1 : 0;",
+        "const epochs = ts && ts.epoch && !ts.total_time ? ts.epoch : 0;",
+    ),
+    Repair(
+        PANEL,
+        "How many studies are labelled is written in white on white.",
+        "style: {\n        backgroundColor: 'white'\n      }\n    }, activelearning)",
+        "style: window.fewshotOhif.bar(activelearning, '#2196f3')\n    }, activelearning)",
+    ),
+    Repair(
+        PANEL,
+        "The progress of a training is written in white on white.",
+        "style: {\n        backgroundColor: 'white'\n      }\n    }, training)",
+        "style: window.fewshotOhif.bar(training, '#ff9800')\n    }, training)",
+    ),
+    Repair(
+        PANEL,
+        "The accuracy of a training is written in white on white.",
+        "style: {\n        backgroundColor: 'white'\n      }\n    }, accuracy)",
+        "style: window.fewshotOhif.bar(accuracy, '#4caf50')\n    }, accuracy)",
+    ),
+    Repair(
+        PANEL,
         "The list of strategies does nothing: Next Sample always asks for the first one.",
         "onChange: this.onChangeStrategy,",
         "onChange: evt => this.setState({\n        strategy: evt.target.value\n      }),",

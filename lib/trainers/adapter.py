@@ -6,7 +6,6 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.others.generic import device_list, name_to_device
 from typing_extensions import override
 
@@ -58,46 +57,31 @@ class AdapterTrainer(WorkspaceTrainer):
         self._epochs(request)
         self.project.require_templates()
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train on all submissions.
-
-        Returns:
-            The final statistics.
-
-        Raises:
-            HTTPException, FewshotError: with the reason; the adapter published before stays in use.
-        """
-        self.project.datastore = datastore
-        self.check(request)
-        device = name_to_device(request.get("device") or None)
-        with self._only_one(seconds=2):  # a server that only looks holds the lock for a moment
-            submissions = self.project.submissions()
-            stats = TrainingStats(
-                self._stats,
-                model=self.name,
-                total_epochs=self._epochs(request),
-                templates=[submission.image_id for submission in submissions],
-            )
-            try:
-                templates = self.project.templates(submissions)
-                labels = self.project.drawn_labels(templates)
-                model = self.project.engine.fit(
-                    templates,
-                    adapter=self.adapter,
-                    labels=labels,
-                    options={"epochs": self._epochs(request)},
-                    device=device,
-                    progress=stats.progress,
-                )
-                version = self.models.publish(model)
-            except Exception as error:
-                stats.finish(error=str(error))
-                raise
+    @override
+    def _train(self, request: dict[str, Any], stats: TrainingStats) -> dict[str, Any]:
+        submissions = self.project.submissions()
+        stats.note(
+            total_epochs=self._epochs(request),
+            templates=[submission.image_id for submission in submissions],
+        )
+        templates = self.project.templates(submissions)
+        if self.project.left_out:
+            stats.note(left_out=self.project.left_out)
+        labels = self.project.drawn_labels(templates)
+        model = self.project.engine.fit(
+            templates,
+            adapter=self.adapter,
+            labels=labels,
+            options={"epochs": self._epochs(request)},
+            device=name_to_device(request.get("device") or None),
+            progress=stats.progress,
+        )
+        version = self.models.publish(model)
         told = expectation(model) if model.atlas else {}
         logger.info("Published %s, version %s, on %d templates", self.name, version, len(templates))
         if told:
             logger.info("Expected Dice of %s: %s, %s", self.name, *told.values())
-        return stats.finish(version=version, labels=list(labels), scores=model.scores, **told)
+        return {"version": version, "labels": list(labels), "scores": model.scores, **told}
 
     def _epochs(self, request: dict[str, Any]) -> int:
         return whole_number(request, "max_epochs", self.config()["max_epochs"], least=1)

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
-from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.others.generic import device_list, name_to_device, strtobool
 from typing_extensions import override
 
@@ -89,32 +88,26 @@ class BackboneTrainer(WorkspaceTrainer):
                 "the options as they were to go on with it, or choose restart to begin anew.",
             )
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+    @override
+    def _begin_stats(self) -> BackboneStats:
+        return BackboneStats(self._stats, model=self.name)
+
+    @override
+    def _train(self, request: dict[str, Any], stats: BackboneStats) -> dict[str, Any]:
         """Train, compare and publish, or go on where that was interrupted.
 
         Returns:
-            The final statistics; `outcome` is "published", "refused" or "waiting", and `message` says why.
-
-        Raises:
-            HTTPException, FewshotError: with the reason; the backbone in use stays in use.
+            `outcome` is "published", "refused" or "waiting", and `message` says why.
         """
-        self.project.datastore = datastore
-        self.check(request)
         device = name_to_device(request.get("device") or None)
-        with self._only_one(seconds=2):  # a server that only looks holds the lock for a moment
-            templates = [submission.image_id for submission in self.project.submissions()]
-            stats = BackboneStats(self._stats, model=self.name, templates=templates)
-            try:
-                run = self._run(request)
-                stats.note(backbone=run.name, studies=len(run.studies), skipped=run.failed)
-                if run.state == "training":
-                    self._pretrain(run, stats, device)
-                message = self._judge(run, stats, device)
-            except Exception as error:
-                stats.finish(error=str(error))
-                raise
-            logger.info("%s", message)
-            return stats.finish(outcome=run.state, message=message)
+        stats.note(templates=[submission.image_id for submission in self.project.submissions()])
+        run = self._run(request)
+        stats.note(backbone=run.name, studies=len(run.studies), skipped=run.failed)
+        if run.state == "training":
+            self._pretrain(run, stats, device)
+        message = self._judge(run, stats, device)
+        logger.info("%s", message)
+        return {"outcome": run.state, "message": message}
 
     def _defaults(self) -> Plan:
         """The options of an interrupted training, so that training again goes on with it."""

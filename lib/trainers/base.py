@@ -10,11 +10,16 @@ from typing import Any
 
 from fastapi import HTTPException
 from filelock import FileLock, Timeout
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from typing_extensions import override
 
-from lib.files import read_json
+from lib.failures import sentence
+from lib.files import read_json, write_json
 from lib.project import Project
+from lib.trainers.stats import TrainingStats, ended
+
+ABANDONED = "The training was stopped before it was done; what was trained before stays in use."
 
 
 class WorkspaceTrainer(TrainTask, ABC):
@@ -39,10 +44,47 @@ class WorkspaceTrainer(TrainTask, ABC):
     @override
     def stats(self) -> dict[str, Any]:
         """The last or running training's statistics, empty before the first."""
+        told = self._read_stats()
+        return told if "total_time" in told or not told else self.end_stats(ABANDONED)
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train, and write down from the beginning to the end how it goes, also that it failed.
+
+        Returns:
+            The final statistics.
+
+        Raises:
+            HTTPException, FewshotError: with the reason; what was trained before stays in use.
+        """
+        self.project.datastore = datastore
+        with self._only_one(seconds=2):  # a server that only looks holds the lock for a moment
+            stats = self._begin_stats()
+            try:
+                self.check(request)
+                result = self._train(request, stats)
+            except BaseException as error:  # one that is asked to end says so as well
+                stats.finish(error=sentence(error))
+                raise
+            return stats.finish(**result)
+
+    def end_stats(self, reason: str) -> dict[str, Any]:
+        """End the statistics of a training that cannot do it any more, because it was killed.
+
+        Args:
+            reason: a sentence for people.
+
+        Returns:
+            The statistics; those of a training that runs, or that has ended them itself, as they are.
+        """
         try:
-            return dict(read_json(self._stats))
-        except FileNotFoundError:
-            return {}
+            with self._only_one(seconds=0):
+                told = self._read_stats()
+                if told and "total_time" not in told:
+                    told = ended(told, told.get("current_time", "0:00:00"), {"error": reason})
+                    write_json(self._stats, told)
+                return told
+        except HTTPException:
+            return self._read_stats()
 
     @abstractmethod
     def check(self, request: dict[str, Any]) -> None:
@@ -52,6 +94,22 @@ class WorkspaceTrainer(TrainTask, ABC):
             HTTPException: with what to do first.
         """
 
+    def _begin_stats(self) -> TrainingStats:
+        """Statistics of a training that begins now."""
+        return TrainingStats(self._stats, model=self.name)
+
+    @abstractmethod
+    def _train(self, request: dict[str, Any], stats: Any) -> dict[str, Any]:
+        """Train and publish; the one training of this workspace.
+
+        Args:
+            request: as it was checked.
+            stats: as `_begin_stats` made them, to note progress in.
+
+        Returns:
+            What the final statistics say of the outcome.
+        """
+
     def running(self) -> bool:
         """Whether any process trains in this workspace, one that an earlier server left behind included."""
         try:
@@ -59,6 +117,12 @@ class WorkspaceTrainer(TrainTask, ABC):
                 return False
         except HTTPException:
             return True
+
+    def _read_stats(self) -> dict[str, Any]:
+        try:
+            return dict(read_json(self._stats))
+        except FileNotFoundError:
+            return {}
 
     @contextmanager
     def _only_one(self, *, seconds: float) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +34,9 @@ class TrainingStats:
         templates: ids of the template images.
     """
 
-    def __init__(self, path: Path, *, model: str, total_epochs: int, templates: list[str]) -> None:
+    def __init__(
+        self, path: Path, *, model: str, total_epochs: int = 1, templates: Sequence[str] = ()
+    ) -> None:
         self.path = path
         self._start = time.time()
         self._written = 0.0
@@ -44,7 +47,7 @@ class TrainingStats:
             "best_metric": 0.0,
             "start_ts": int(self._start),
             "stage": "templates",
-            "templates": templates,
+            "templates": list(templates),
         }
         self._write()
 
@@ -65,11 +68,7 @@ class TrainingStats:
 
     def finish(self, **values: Any) -> dict[str, Any]:
         """Write the last state, with what came of the training."""
-        for key in ("stage", "done", "total"):
-            self.content.pop(key, None)
-        self.content |= values
-        self.content["total_time"] = self._elapsed()
-        self.content.pop("current_time", None)
+        self.content = ended(self.content, self._elapsed(), values)
         write_json(self.path, self.content)
         return self.content
 
@@ -86,6 +85,21 @@ class TrainingStats:
         return str(timedelta(seconds=int(time.time() - self._start)))
 
 
+def ended(content: Mapping[str, Any], total_time: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Statistics as viewers expect them of a training that has ended.
+
+    Args:
+        content: what was written last.
+        total_time: how long it took.
+        values: what came of it.
+    """
+    passing = ("stage", "done", "total", "current_time")
+    return {key: value for key, value in content.items() if key not in passing} | {
+        **values,
+        "total_time": total_time,
+    }
+
+
 class BackboneStats(TrainingStats):
     """The statistics file of a backbone's training.
 
@@ -97,7 +111,7 @@ class BackboneStats(TrainingStats):
     STAGES: ClassVar[dict[str, int]] = {"slices": 5, "pretrain": 75, "compare": 10, "bank": 5, "adapters": 5}
     """The stages in their order, with their percent of the progress bar."""
 
-    def __init__(self, path: Path, *, model: str, templates: list[str]) -> None:
+    def __init__(self, path: Path, *, model: str, templates: Sequence[str] = ()) -> None:
         self._logged = 0.0
         super().__init__(path, model=model, total_epochs=sum(self.STAGES.values()), templates=templates)
 

@@ -114,22 +114,37 @@ def test_results_are_json_with_one_row_per_label(tmp_path):
 
 
 class TestFolder:
+    @staticmethod
+    def prepare(folder: Path) -> None:
+        place = DemoFolder(folder)
+        with place.held():
+            place.empty()
+
     def test_a_folder_with_other_content_is_left_alone(self, tmp_path):
         (tmp_path / "studies").mkdir()
         (tmp_path / "studies" / "patient.nii.gz").touch()
         with pytest.raises(FewshotError, match="another"):
-            DemoFolder(tmp_path).prepare()
+            self.prepare(tmp_path)
         assert (tmp_path / "studies" / "patient.nii.gz").exists()
 
     def test_an_earlier_demo_is_replaced(self, tmp_path):
-        DemoFolder(tmp_path).prepare()
+        self.prepare(tmp_path)
         (tmp_path / "studies").mkdir()
         (tmp_path / "results.json").touch()
         (tmp_path / "my notes.txt").touch()
-        DemoFolder(tmp_path).prepare()
+        self.prepare(tmp_path)
         assert not (tmp_path / "studies").exists()
         assert not (tmp_path / "results.json").exists()
         assert (tmp_path / "my notes.txt").exists()
+
+    def test_two_demos_do_not_share_a_folder(self, tmp_path):
+        with DemoFolder(tmp_path).held():
+            (tmp_path / "pacs").mkdir()
+            with pytest.raises(FewshotError, match="Another demo runs in"):
+                self.prepare(tmp_path)
+            assert (tmp_path / "pacs").exists()
+        self.prepare(tmp_path)
+        assert not (tmp_path / "pacs").exists()
 
 
 class TestFailures:

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 pytest.importorskip("monailabel", reason="MONAI Label is not installed")
 
 from fewshot.errors import FewshotError
+from lib.queueing import InferenceQueue
 
 pytestmark = pytest.mark.server
 
@@ -37,11 +38,17 @@ def web():
 def instance(web, monkeypatch):
     """A stand-in for the app; tests give it what they need."""
     stand_in = SimpleNamespace(
-        info=dict, check_inference=lambda model: None, check_training=lambda model, params: None
+        info=dict,
+        prepare_inference=lambda model, image: None,
+        answers_clicks=lambda model: False,
+        check_inference=lambda model: None,
+        check_training=lambda model, params: None,
+        project=SimpleNamespace(engine=SimpleNamespace(queue=InferenceQueue())),
     )
-    for module in ("infer", "datastore"):
+    for module in ("infer", "datastore", "info"):
         monkeypatch.setattr(f"monailabel.endpoints.{module}.app_instance", lambda: stand_in)
-    monkeypatch.setattr("lib.routes.app_instance", lambda: stand_in)
+    for module in ("inference", "queue", "training"):
+        monkeypatch.setattr(f"lib.routes.{module}.app_instance", lambda: stand_in)
     return stand_in
 
 
@@ -55,6 +62,13 @@ CALLS = {
     "train/fewshot": ("post", "monailabel-admin", {"json": {}}),
     "train/": ("post", "monailabel-admin", {"json": {}}),
     "batch/infer/fewshot": ("post", "monailabel-admin", {"json": {}}),
+    "infer/queue": ("get", "monailabel-user", {}),
+    "infer/queue/mine": ("delete", "monailabel-user", {}),
+    "proxy/dicom/qido/studies?limit=1": ("get", "monailabel-user", {}),
+    "proxy/dicom/wado/studies": ("post", "monailabel-user", {"content": b"x"}),
+    "info/": ("get", "monailabel-user", {}),
+    "logs/": ("get", "monailabel-admin", {}),
+    "datastore/": ("get", "monailabel-user", {}),
 }
 
 
@@ -70,8 +84,12 @@ def test_roles_are_checked_as_before(web, instance, monkeypatch, path, allowed):
     def reached(*_, **__):
         raise HTTPException(418, "The app was asked.")
 
-    for name in ("infer", "datastore", "check_training", "check_inference", "trained_together"):
+    for name in ("info", "infer", "datastore", "check_training", "check_inference", "trained_together"):
         setattr(instance, name, reached)
+    monkeypatch.setattr("lib.routes.queue.queue", reached)
+    monkeypatch.setattr("lib.routes.proxy.requests.request", reached)
+    monkeypatch.setattr("monailabel.endpoints.logs.get_logs", reached)
+    monkeypatch.setattr(settings, "MONAI_LABEL_STUDIES", "http://pacs/dicom-web")
     answer = getattr(web.client, method)(f"/{path}", **body)
     assert answer.status_code == (418 if allowed else 403), answer.text
     if not allowed:
@@ -111,11 +129,66 @@ def test_the_request_reaches_the_app_unchanged(web, instance):
     params = {"result_extension": ".nrrd", "client_id": "c"}
     answer = web.client.post("/infer/fewshot?image=a&output=json", data={"params": json.dumps(params)})
     assert answer.json() == {"ok": True}
+    assert len(seen[0].pop("ticket")) == 12
     assert seen == [{"model": "fewshot", "image": "a", **params}]
 
 
+def test_only_ones_own_inference_is_cancelled_unless_by_an_administrator(web, instance, monkeypatch):
+    from monailabel.config import settings
+
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    web.roles[:] = ["monailabel-user"]
+    queue = instance.project.engine.queue
+    for owner in ("ann", "bob"):
+        queue.enter("fewshot", "a", owner, ticket=f"{owner}'s", owner=owner)
+    assert web.client.delete("/infer/queue/ann's").status_code == 200
+    answer = web.client.delete("/infer/queue/bob's")
+    assert (answer.status_code, "is bob's" in answer.json()["detail"]) == (403, True)
+    web.roles.append("monailabel-admin")
+    assert web.client.delete("/infer/queue/bob's").status_code == 200
+
+
+def test_a_user_without_a_viewers_name_is_the_client(web, instance, monkeypatch):
+    from monailabel.config import settings
+
+    seen = []
+    queue = instance.project.engine.queue
+    instance.infer = lambda request: seen.append(queue.report()["running"]["client"]) or {"params": {}}
+    instance.datastore = lambda: None
+    web.client.post("/infer/fewshot?image=a&output=json", data={"params": "{}"})
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    web.roles[:] = ["monailabel-user"]
+    for params in ({}, {"client_id": "slicer-7"}):
+        web.client.post("/infer/fewshot?image=a&output=json", data={"params": json.dumps(params)})
+    assert seen == ["testclient", "ann", "slicer-7"]
+
+
+def test_the_turn_passes_on_whatever_becomes_of_an_inference(web, instance):
+    instance.datastore = lambda: None
+    queue, failures = instance.project.engine.queue, iter([RuntimeError(), FewshotError("No."), None])
+
+    def infer(request):
+        if failure := next(failures):
+            raise failure
+        return {"params": {}}
+
+    instance.infer = infer
+    codes = [
+        web.client.post("/infer/fewshot?image=a&output=json", data={"params": "{}"}).status_code
+        for _ in range(3)
+    ]
+    assert codes == [500, 422, 200]
+
+    def refuse(model, image):
+        raise HTTPException(409, "Not yet: do this first.")
+
+    instance.prepare_inference = refuse
+    assert web.client.post("/infer/fewshot?image=a", data={"params": "{}"}).status_code == 409
+    assert queue.report() == {"running": None, "waiting": []}
+
+
 def test_a_training_that_waits_counts_as_running(web, instance, monkeypatch):
-    monkeypatch.setattr("lib.routes.tasks", lambda method: [{"status": "SUBMITTED"}])
+    monkeypatch.setattr("lib.routes.training.tasks", lambda method: [{"status": "SUBMITTED"}])
     for path in ("train/fewshot", "train/"):
         answer = web.client.post(f"/{path}", json={})
         assert (answer.status_code, answer.json()["detail"][:22]) == (429, "A training is running:")
@@ -130,7 +203,7 @@ def test_all_are_trained_that_the_app_names(web, instance, monkeypatch):
         started.append(request)
         return {"id": request["model"]}, None
 
-    monkeypatch.setattr("lib.routes.AsyncTask.run", run)
+    monkeypatch.setattr("lib.routes.training.AsyncTask.run", run)
     answer = web.client.post("/train/", json={"fewshot": {"max_epochs": 3}, "backbone": {"minutes": 3}})
     assert {model: entry["result"]["id"] for model, entry in answer.json().items()} == {
         "fewshot": "fewshot",

@@ -180,15 +180,14 @@ class Ohif:
 
     def export(self, name: str) -> None:
         """Export DICOM SEG, in the menu of the segment list."""
-        for button in self.page.locator('button[aria-haspopup="menu"]').all():
-            box = button.bounding_box()
-            if box and 1300 < box["x"] < 1400:  # left of the segmentation's name; it has no label of its own
-                button.click()
-                break
-        self.page.get_by_role("menuitem", name="Export & Download").hover()
-        self.page.get_by_role("menuitem", name="Export & Download").press("ArrowRight")
+        entry = self.page.get_by_role("menuitem", name="Export & Download")
+        # the menu's button stands left of the list of segmentations and has no name
+        self.page.locator('button[aria-haspopup="menu"]:left-of(button[role=combobox])').first.click()
+        entry.hover()
+        entry.press("ArrowRight")
         self.page.get_by_role("menuitem", name="Export DICOM SEG").click()
-        self.page.locator("input").last.fill(name)
+        self.page.get_by_text("Enter the report name").wait_for()
+        self.page.locator("input[type=text], input:not([type])").last.fill(name)
         self.page.get_by_text("Save", exact=True).last.click()
 
     def run(self, model: str) -> None:

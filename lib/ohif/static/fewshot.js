@@ -277,6 +277,13 @@
     }
   }
 
+  // Style of a bar that is filled to a share such as "33%".
+  const bar = (share, color) => ({
+    background: `linear-gradient(to right, ${color} ${share}, #eee ${share})`,
+    color: 'black',
+    textAlign: 'center',
+  });
+
   const radius = (id, tools) => ({
     name: 'Radius (mm)',
     id,
@@ -331,5 +338,15 @@
     },
   ];
 
-  window.fewshotOhif = { opened, submit, follow, reason, hasSample, inOrderOfSeg, segments, paintButtons };
+  window.fewshotOhif = {
+    bar,
+    follow,
+    hasSample,
+    inOrderOfSeg,
+    opened,
+    paintButtons,
+    reason,
+    segments,
+    submit,
+  };
 })();

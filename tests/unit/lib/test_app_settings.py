@@ -42,12 +42,15 @@ def test_everything_said(tmp_path: Path):
         sam="random-tiny",
         max_epochs="7",
         train_all="fewshot",
+        modalities="ct, MR",
+        poll="2.5",
         server_mode="true",
     )
     assert settings.models == ("fewshot_basic", "fewshot")
     assert settings.labels == ("liver", "left kidney")
     assert settings.train_all == ("fewshot",)
     assert (settings.refine, settings.sam) == ("walker", "random-tiny")
+    assert (settings.modalities, settings.poll) == (("CT", "MR"), 2.5)
     assert (settings.size, settings.bank_gb, settings.complete, settings.max_epochs) == (224, 2.5, True, 7)
 
 
@@ -92,6 +95,9 @@ def test_all_means_all_models():
         ({"refine": "snake"}, "choose from auto, none, walker, sam, sam2"),
         ({"sam": "sam_vit_x"}, "--conf sam sam_vit_x: .*sam_vit_b"),
         ({"max_epochs": "0"}, "at least 1"),
+        ({"modalities": "CT,*"}, r"\* is no modality; .*CT,MR"),
+        ({"poll": "0"}, "--conf poll 0: give a number of seconds above 0"),
+        ({"poll": "often"}, "number of seconds"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence(conf, sentence):

@@ -112,21 +112,6 @@ def test_a_renamed_label_is_found_in_old_templates(open_project, submit):
     assert template.names == {"hell": 1, "dark": 2}
 
 
-def test_a_label_from_a_dicom_archive_without_names_is_not_guessed(open_project, monkeypatch):
-    project = open_project(labels="liver,spleen")
-    monkeypatch.setattr("lib.templates.DICOMWebDatastore", FakeArchive)
-    project.datastore = FakeArchive()
-    with pytest.raises(FewshotError, match="came from the DICOM server without label names"):
-        project.submissions()
-
-
-class FakeArchive:
-    """Holds one converted DICOM SEG, as MONAI Label records it."""
-
-    def json(self):
-        return {"objects": {"1.2.3": {"labels": {"final": {"info": {"Modality": "SEG"}, "ext": ".nrrd"}}}}}
-
-
 @pytest.mark.parametrize("told", [None, "false"])
 def test_conf_goes_before_dataset_json(open_project, submit, studies, told):
     (studies / "dataset.json").write_text(json.dumps({"labels": {"x": 1}, "complete": True}))

@@ -10,10 +10,12 @@ from filelock import FileLock
 
 from fewshot.adapters import ADAPTERS
 from fewshot.errors import FewshotError
+from lib.background import STOPPED, Ended
 from lib.files import read_json
 from lib.models import PublishedModels
 from lib.trainers import AdapterTrainer
 from lib.trainers.adapter import OTHERS, SAME, UNKNOWN, expectation
+from lib.trainers.base import ABANDONED
 from lib.trainers.stats import TrainingStats
 from tests.unit.conftest import blobs
 
@@ -96,6 +98,43 @@ def test_a_failed_training_keeps_the_adapter_and_says_why(trainer, project, stud
     assert trainer.models.versions() == [version]
     assert "cannot be read" in trainer.stats()["error"]
     assert not trainer.running()
+
+
+def test_a_training_that_cannot_begin_is_seen_to_have_failed(trainer, project):
+    trainer({"max_epochs": 1}, project.datastore)
+    with pytest.raises(HTTPException):
+        trainer({"max_epochs": "many"}, project.datastore)
+    assert trainer.stats()["error"] == "max_epochs is 'many': give a whole number of at least 1."
+    assert "version" not in trainer.stats()
+
+
+def test_one_that_is_asked_to_end_says_so(trainer, project, monkeypatch):
+    def end(*_, **__):
+        raise Ended(STOPPED)
+
+    monkeypatch.setattr(project.engine, "fit", end)
+    with pytest.raises(Ended):
+        trainer({"max_epochs": 1}, project.datastore)
+    assert trainer.stats()["error"] == STOPPED
+    assert "total_time" in json.loads(trainer._stats.read_text())
+    assert not trainer.running()
+
+
+def test_one_that_was_killed_is_not_shown_as_running(trainer, project):
+    """`kill -9`, as a viewer's *Stop* does it, leaves statistics as they are in the middle."""
+    stats = TrainingStats(trainer._stats, model="fewshot", total_epochs=30, templates=["a"])
+    stats.progress("train", 30, 30, accuracy=0.5, loss=1.0)
+    before = read_json(trainer._stats)
+    with FileLock(project.workspace.training_lock):
+        assert trainer.stats() == before, "this one runs"
+        assert trainer.end_stats("It stopped.") == before
+    ended = trainer.stats()
+    assert ended["error"] == ABANDONED
+    assert ended["total_time"] == before["current_time"]
+    assert not {"stage", "done", "total", "current_time"} & set(ended)
+    assert (ended["epoch"], ended["best_metric"], ended["templates"]) == (30, 0.5, ["a"])
+    assert read_json(trainer._stats) == ended
+    assert trainer.end_stats("It stopped.") == ended, "the first reason stays"
 
 
 def test_the_error_is_gone_after_the_next_training(trainer, project):

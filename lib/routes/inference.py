@@ -1,0 +1,163 @@
+"""POST /infer/{model}: waits for its turn without occupying a thread, and ends when its client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
+from monailabel.config import RBAC_USER, settings
+from monailabel.endpoints.infer import ResultType, run_inference
+from monailabel.endpoints.infer import router as original
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.queueing import Cancelled, DuplicateTicketError, InferenceQueue, Ticket
+from lib.routes.queue import queue
+
+logger = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/infer", tags=["Infer"])
+
+LOOK_SECONDS = 0.25
+"""How often a request looks whether its client is still there."""
+
+LONGEST_TICKET = 100
+
+# Not the web server's own threads: inferences that wait for an image must not take those that answer others.
+_preparing = ThreadPoolExecutor(16, "fetch image")
+_computing = ThreadPoolExecutor(1, "inference")
+
+
+@router.post(
+    "/{model}", summary=f"{RBAC_USER}Run Inference for supported model", responses=dict(original.responses)
+)
+async def infer(
+    request: Request,
+    background_tasks: BackgroundTasks,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: str = Form("{}"),
+    file: UploadFile = File(None),  # noqa: B008
+    label: UploadFile = File(None),  # noqa: B008
+    output: ResultType | None = None,
+    user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: B008
+) -> Any:
+    """MONAI Label's inference, in the order of `lib.queueing`.
+
+    `params` may carry `client_id`, whose turn it takes, and `ticket`, a name for the inference with which
+    `DELETE /infer/queue/{ticket}` cancels it.
+    """
+    values = _read(params)
+    instance, line, turn = app_instance(), queue(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        ticket = line.enter(
+            model,
+            image or ("the session's image" if session_id else "the uploaded image"),
+            _client(request, values, user),
+            ticket=values.get("ticket"),
+            owner=user.username,
+            urgent=instance.answers_clicks(model),
+            ready=False,
+            wake=lambda: loop.call_soon_threadsafe(turn.set),
+        )
+    except DuplicateTicketError as error:
+        raise HTTPException(409, str(error)) from error
+    watch, computing = _Watch(request, line, ticket), None
+    try:
+        stored = "" if session_id or file else image
+        preparing = loop.run_in_executor(_preparing, instance.prepare_inference, model, stored)
+        preparing.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # it may be nobody's any more
+        await watch.wait(preparing, turn.wait())  # before its turn it is woken when it is cancelled
+        ticket.check()
+        await preparing
+        line.make_ready(ticket)
+        await watch.wait(turn.wait())
+        ticket.check()
+        values["ticket"] = ticket.id
+        computing = loop.run_in_executor(
+            _computing,
+            _compute,
+            line,
+            ticket,
+            lambda: run_inference(
+                background_tasks, model, image, session_id, json.dumps(values), file, label, output
+            ),
+        )
+        await watch.wait(computing)
+        answer = await computing
+        ticket.check()  # it may have been too late to stop
+    except Exception as error:
+        await background_tasks()  # they remove uploaded files; FastAPI runs them after a success only
+        if isinstance(error, Cancelled):
+            raise HTTPException(409, str(error)) from error
+        raise
+    finally:
+        line.cancel(ticket)  # if this request is over before its inference is
+        if computing is None:
+            line.leave(ticket)
+    return answer
+
+
+def _compute(line: InferenceQueue, ticket: Ticket, run: Callable[[], Any]) -> Any:
+    """In the thread: however the inference ends, and whether or not its request is still there, others go on."""
+    try:
+        ticket.check()
+        return run()
+    finally:
+        line.leave(ticket)
+
+
+class _Watch:
+    """Waits for something and meanwhile looks whether the client has gone, which cancels its inference."""
+
+    def __init__(self, request: Request, line: InferenceQueue, ticket: Ticket) -> None:
+        self._request, self._line, self._ticket = request, line, ticket
+        self._gone = False
+
+    async def wait(self, *one_of: Awaitable[Any]) -> None:
+        """Return as soon as one of these is done; what came of it is for the caller to ask."""
+        tasks = [asyncio.ensure_future(work) for work in one_of]
+        try:
+            while not (await asyncio.wait(tasks, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED"))[0]:
+                if not self._gone and await self._request.is_disconnected():
+                    self._gone = True
+                    ticket = self._ticket
+                    logger.info(
+                        "%s went away: the inference %s of %s with %s is cancelled",
+                        *(ticket.client, ticket.id, ticket.image, ticket.model),
+                    )
+                    self._line.cancel(ticket)
+        finally:
+            for task in tasks:
+                if isinstance(task, asyncio.Task):  # turn.wait(); a thread's future is awaited by others
+                    task.cancel()
+
+
+def _read(params: str) -> dict[str, Any]:
+    values = json.loads(params) if params else {}
+    if not isinstance(values, dict):
+        raise HTTPException(
+            422, "The request's params are not a JSON object: send {...} with names and values."
+        )
+    ticket = values.get("ticket")
+    if ticket is not None and not (isinstance(ticket, str) and 0 < len(ticket) <= LONGEST_TICKET):
+        raise HTTPException(
+            422, f"The ticket is {ticket!r:.60}: send a text of up to {LONGEST_TICKET} characters, or none."
+        )
+    return values
+
+
+def _client(request: Request, values: dict[str, Any], user: User) -> str:
+    """Who takes turns: the viewer if it says who it is, else the user, else the computer."""
+    host = request.client.host if request.client else "unknown"
+    name = values.get("client_id") or (user.username if settings.MONAI_LABEL_AUTH_ENABLE else host)
+    return str(name)[:LONGEST_TICKET]

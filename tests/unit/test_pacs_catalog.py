@@ -1,0 +1,174 @@
+"""What a PACS has: asked for cheaply, and which segmentation counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+import pytest
+
+pytest.importorskip("monailabel", reason="MONAI Label is not installed")
+
+from lib.pacs.catalog import Catalog
+from lib.pacs.client import make_client
+from lib.pacs.errors import PacsError
+from tests.pacs.fake import FakePacs
+from tests.pacs.making import another, make_seg, write_image
+
+
+@pytest.fixture
+def fake():
+    with FakePacs() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, str, pydicom.Dataset]:
+    """A CT's folder and UID, and a SEG of it by a person."""
+    folder = tmp_path_factory.mktemp("made")
+    uid = write_image(folder / "ct")
+    return folder / "ct", uid, make_seg(folder / "ct", folder / "seg.dcm", {1: "liver", 2: "spleen"})
+
+
+def by_model(seg: pydicom.Dataset, **changes: object) -> pydicom.Dataset:
+    copy = another(seg, **changes)
+    for segment in copy.SegmentSequence:
+        segment.SegmentAlgorithmType, segment.SegmentAlgorithmName = "AUTOMATIC", "fewshot"
+    return copy
+
+
+def test_a_pacs_where_nothing_changed_is_asked_once(fake, made):
+    folder, uid, seg = made
+    fake.store(folder, seg)
+    catalog = Catalog(make_client(fake.url))
+    contents = catalog.ask()
+    assert [(series.uid, series.modality, series.instances) for series in contents.images.values()] == [
+        (uid, "CT", 8)
+    ]
+    assert contents.images[uid].info["PatientID"] == "P0"
+    assert [segment.name for segment in contents.persons[uid].header.segments] == ["liver", "spleen"]
+    assert len(fake.queries()) == 2, "all series, and the headers of the SEG"
+    assert catalog.ask() == contents
+    assert fake.queries() == ["GET /dicom-web/series"]
+
+
+def test_a_search_filter_holds_for_images_alone(fake, made, tmp_path):
+    folder, uid, seg = made
+    write_image(tmp_path / "mr", 1, modality="MR")
+    fake.store(folder, seg, tmp_path / "mr")
+    catalog = Catalog(make_client(fake.url), {"Modality": "CT"})
+    contents = catalog.ask()
+    assert (list(contents.images), list(contents.persons)) == ([uid], [uid])
+    fake.queries()
+    catalog.ask()
+    assert len(fake.queries()) == 2
+
+
+def test_every_modality_with_images_is_an_image_unless_some_are_named(fake, made, tmp_path, caplog):
+    folder, uid, seg = made
+    mr = write_image(tmp_path / "mr", 1, modality="MR")
+    report = another(pydicom.dcmread(folder / "0001.dcm"), Modality="SR")
+    fake.store(folder, seg, tmp_path / "mr", report)
+    assert set(Catalog(make_client(fake.url)).ask().images) == {uid, mr}
+    narrow = Catalog(make_client(fake.url), modalities=["mr"]).ask()
+    assert (set(narrow.images), narrow.persons) == ({mr}, {})
+    assert not caplog.records, "a label of an image that nobody wants is no news"
+
+
+@pytest.mark.parametrize("count", [100, 101])
+def test_an_answer_that_was_cut_is_completed(fake, made, count):
+    first = pydicom.dcmread(made[0] / "0001.dcm")
+    for _ in range(count):
+        fake.store(another(first))
+    fake.page = 100
+    assert len(Catalog(make_client(fake.url)).ask().images) == count
+
+
+def test_a_person_goes_before_a_model_and_then_the_newest(fake, made):
+    folder, uid, seg = made
+    older = another(seg, ContentDate="20250101")
+    newest_model = by_model(seg, ContentDate="20270101")
+    fake.store(folder, newest_model, older, seg, by_model(seg, ContentDate="20240101"))
+    catalog = Catalog(make_client(fake.url))
+    contents = catalog.ask()
+    assert contents.persons[uid].series == seg.SeriesInstanceUID
+    assert contents.models[uid].series == newest_model.SeriesInstanceUID
+    fake.delete(seg.SeriesInstanceUID)
+    assert catalog.ask().persons[uid].series == older.SeriesInstanceUID
+    fake.delete(older.SeriesInstanceUID)
+    assert uid not in catalog.ask().persons
+
+
+def test_labels_of_the_same_moment_are_always_chosen_alike(fake, made):
+    folder, uid, seg = made
+    twin = another(seg)
+    for order in ((seg, twin), (twin, seg)):
+        fake.files.clear()
+        fake.store(folder, *order)
+        chosen = Catalog(make_client(fake.url)).ask().persons[uid].series
+        assert chosen == max(seg.SeriesInstanceUID, twin.SeriesInstanceUID)
+
+
+def test_an_unusable_label_gives_way_to_an_older_and_is_told_once(fake, made, caplog):
+    folder, uid, seg = made
+    newer = another(seg, ContentDate="20270101", ReferencedSeriesSequence=pydicom.Sequence())
+    fake.store(folder, seg, newer)
+    catalog = Catalog(make_client(fake.url))
+    assert catalog.ask().persons[uid].series == seg.SeriesInstanceUID
+    told = [record.message for record in caplog.records if newer.SeriesInstanceUID in record.message]
+    assert len(told) == 1
+    assert "is left out: " in told[0]
+    fake.queries()
+    catalog.ask()
+    assert fake.queries() == ["GET /dicom-web/series"]
+    assert len(caplog.records) == len(told)
+
+
+def test_a_label_left_out_for_its_voxels_is_tried_again_when_the_image_changes(fake, made, caplog):
+    folder, uid, seg = made
+    older = another(seg, ContentDate="20250101")
+    fake.store(folder, seg, older)
+    catalog = Catalog(make_client(fake.url))
+    contents = catalog.ask()
+    assert catalog.leave_out(contents.persons[uid], "it lies elsewhere.").persons[uid].series == (
+        older.SeriesInstanceUID
+    )
+    assert f"{seg.SeriesInstanceUID} of the image {uid} is left out: it lies elsewhere." in caplog.text
+    assert catalog.ask().persons[uid].series == older.SeriesInstanceUID
+    fake.store(another(pydicom.dcmread(folder / "0001.dcm"), SeriesInstanceUID=uid))
+    assert catalog.ask().persons[uid].series == seg.SeriesInstanceUID
+
+
+def test_a_label_of_an_image_that_is_not_there_is_told_once(fake, made, caplog):
+    folder, uid, seg = made
+    fake.store(seg)
+    catalog = Catalog(make_client(fake.url))
+    for _ in range(2):
+        assert catalog.ask().persons == {}
+    assert [f"belongs to the series {uid}" in record.message for record in caplog.records] == [True]
+    fake.store(folder)
+    assert uid in catalog.ask().persons
+
+
+def test_a_label_that_the_pacs_fails_to_send_is_asked_for_again(fake, made, caplog):
+    folder, uid, seg = made
+    fake.store(folder, seg)
+    fake.broken = {"metadata"}
+    catalog = Catalog(make_client(fake.url))
+    for _ in range(2):
+        contents = catalog.ask()
+        assert (list(contents.images), contents.persons) == ([uid], {})
+    assert len(caplog.records) == 1
+    fake.broken.clear()
+    assert uid in catalog.ask().persons
+
+
+def test_a_pacs_that_stops_answering_leaves_what_is_known(fake, made):
+    folder, _, seg = made
+    fake.store(folder, seg)
+    catalog = Catalog(make_client(fake.url))
+    contents = catalog.ask()
+    fake.status = 500
+    with pytest.raises(PacsError):
+        catalog.ask()
+    assert catalog.contents() == contents
