@@ -100,6 +100,18 @@ REPAIRS = (
     ),
     Repair(
         PANEL,
+        "Connecting again makes the segmentation again.",
+        "const volumeLoadObject = dist_esm.cache.getVolume('1');\n      if (!volumeLoadObject) {",
+        "if (!this.props.servicesManager.services.segmentationService.getSegmentation('1')) {",
+    ),
+    Repair(
+        PANEL,
+        "A label of a result that has no segment is drawn without a name, and nothing can be stored any more.",
+        "const currentSegs = currentSegmentsInfo(",
+        "labels = window.fewshotOhif.present(labels);\n      const currentSegs = currentSegmentsInfo(",
+    ),
+    Repair(
+        PANEL,
         "A label that was drawn cannot be submitted.",
         "onClick: this.onClickUpdateModel\n"
         "    }, this.state.training ? 'Stop Training' : 'Update Model')))))",

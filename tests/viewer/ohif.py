@@ -47,7 +47,7 @@ COLOURS = """() => {
 
 @contextmanager
 def chromium(program: str) -> Iterator[Page]:
-    """A page of a fresh browser; what its console says of errors is in `page.complaints`."""
+    """A page of a fresh browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         context = browser.new_context(viewport={"width": 1600, "height": 1000})
@@ -75,6 +75,7 @@ class Ohif:
         self.page, self.server, self.shots = page, server.rstrip("/"), shots
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: self._note(said.type, said.text))
 
     def open(self, study: str) -> None:
         """Open a study in the MONAI Label mode and wait until it is drawn."""
@@ -87,6 +88,11 @@ class Ohif:
             "() => [...document.querySelectorAll('[data-cy=\"viewport-overlay-bottom-right\"]')]"
             ".filter(e => /\\d+\\/\\d+/.test(e.innerText)).length >= 3"
         )
+
+    def _note(self, kind: str, text: str) -> None:
+        """Keep errors; that something could not be loaded is one only where it was needed, and then it is seen."""
+        if kind == "error" and not text.startswith("Failed to load resource"):
+            self.errors.append(text)
 
     def hide_disclaimer(self) -> None:
         """OHIF says once that it is for research."""
@@ -208,6 +214,15 @@ class Ohif:
     def segments(self) -> dict[str, int]:
         """Label -> number in the viewer."""
         return {label: index for index, label in self.page.evaluate(SEGMENTS)}
+
+    def active_segment(self) -> str:
+        """The label that the brush paints."""
+        return str(
+            self.page.evaluate(
+                """() => Object.values(window.services.segmentationService.getSegmentation('1').segments)
+                    .find(segment => segment.active).label"""
+            )
+        )
 
     def colours(self) -> dict[str, dict[str, list[int]]]:
         """Viewport -> label -> RGBA."""

@@ -118,6 +118,15 @@ def test_a_template_made_elsewhere_is_noticed(ohif: Ohif, pacs: Pacs, server: Se
         "&& Object.values(window.services.segmentationService.getSegmentation('1').segments).length >= 5"
     )
     assert set(ohif.segments()) == set(ORGANS)
+    assert ohif.active_segment() == "liver"  # what is painted next goes where the annotator means it to go
+
+
+def test_a_training_can_be_stopped(ohif: Ohif, server: Server) -> None:
+    ohif.page.get_by_role("button", name="Update Model").click()
+    ohif.page.get_by_role("button", name="Stop Training").click()
+    ohif.page.get_by_text("The training was stopped").first.wait_for()
+    ohif.page.get_by_role("button", name="Update Model").wait_for()
+    wait_for(lambda: requests.get(f"{server.url}/train/", timeout=60).json()["status"] == "STOPPED")
 
 
 def test_training_shows_its_progress_and_its_end(ohif: Ohif, server: Server) -> None:
@@ -138,17 +147,23 @@ def test_all_labels_are_found_in_another_study_in_place_and_colour(
     study = pacs.studies[1]
     ohif.open(study.study)
     ohif.connect()
+    ohif.show_tools()
+    ohif.rename_segment(ohif.segments()["spleen"], "something else")  # a result must not go into it
+    ohif.show_panel()
     ohif.run("fewshot")
+    ohif.connect()  # once more: nothing is lost
     shown = by_name(ohif.voxels(study.volume.shape), ohif.segments(), list(ORGANS))
     file, said = server.segment("fewshot", study.series)
     answered = by_name(read_labels(file, study.volume), said["label_names"], list(ORGANS))
     np.testing.assert_array_equal(shown, answered)
     scores = label_scores(study.truth, shown, ORGANS, affine=study.volume.affine)
     assert np.mean([each.dice for each in scores.values()]) > 0.6
+    assert not (ohif.voxels(study.volume.shape) == ohif.segments()["something else"]).any()
     colours = ohif.colours()
     assert len(colours) == 3
-    assert all(each == next(iter(colours.values())) for each in colours.values())
-    assert len({tuple(colour) for colour in next(iter(colours.values())).values()}) == len(ORGANS)
+    axial, *others = [{organ: each[organ] for organ in ORGANS} for each in colours.values()]
+    assert others == [axial, axial]
+    assert len({tuple(colour) for colour in axial.values()}) == len(ORGANS)
     ohif.scroll_to(study.busiest("liver", "spleen"), study.volume.shape[2])
     ohif.shot("prediction")
 

@@ -5,12 +5,13 @@
   const SEGMENTATION = '1'; // the one that the MONAI Label panel makes
   const IDLE_MS = 5000;
   const TRAINING_MS = 1000;
-  const UNNAMED = /^segment[ _]?\d*$/i;
+  const UNNAMED = /^(segment[ _]?\d*)?$/i;
 
   let panel = null; // the MONAI Label panel; OHIF unmounts it while another tab is shown
   let mounted = false;
   let timer = null;
   let training = false; // whether a training ran when we looked last
+  const watched = new Set(); // the trainings that were seen to run
 
   const services = () => panel.props.servicesManager.services;
   const url = path => new URL(path, panel.client().server_url).toString();
@@ -89,34 +90,72 @@
     );
   }
 
+  const ownSegments = segmentation => Object.values(segmentation.segments).filter(Boolean);
+
+  // Give labels a segment each, and leave the one active with which somebody may be painting.
   function addSegments(labels) {
     const { segmentationService } = services();
     const segmentation = segmentationService.getSegmentation(SEGMENTATION);
     if (!segmentation) {
       return;
     }
-    const known = new Set(Object.values(segmentation.segments).map(segment => segment.label));
-    for (const label of labels.filter(each => !known.has(each))) {
-      segmentationService.addSegment(SEGMENTATION, { label, color: panel.segmentColor(label) });
+    const there = ownSegments(segmentation);
+    const active = there.find(segment => segment.active);
+    let next = Math.max(0, ...there.map(segment => segment.segmentIndex)) + 1;
+    for (const label of labels.filter(each => !there.some(segment => segment.label === each))) {
+      segmentationService.addSegment(SEGMENTATION, { label, segmentIndex: next, color: panel.segmentColor(label) });
+      next += 1;
+    }
+    if (active) {
+      segmentationService.setActiveSegment(SEGMENTATION, active.segmentIndex);
     }
   }
 
-  // The panel colours segments in the active viewport only.
-  function paintAlike() {
+  // The viewports that show the panel's segmentation.
+  function viewportsWithSegments() {
     const { segmentationService, viewportGridService } = services();
-    const segmentation = segmentationService.getSegmentation(SEGMENTATION);
-    if (!segmentation) {
-      return;
-    }
-    const shown = [...viewportGridService.getState().viewports.keys()].filter(
+    return [...viewportGridService.getState().viewports.keys()].filter(
       viewport => segmentationService.getSegmentationRepresentations(viewport, { segmentationId: SEGMENTATION }).length
     );
-    for (const segment of Object.values(segmentation.segments)) {
-      const color = panel.segmentColor(segment.label);
-      for (const viewport of UNNAMED.test(segment.label) ? [] : shown) {
-        segmentationService.setSegmentColor(viewport, SEGMENTATION, segment.segmentIndex, color);
+  }
+
+  // Give labels the same colours in all viewports; the panel does so in the active one only.
+  function paint(labels) {
+    const { segmentationService } = services();
+    const segmentation = segmentationService.getSegmentation(SEGMENTATION);
+    for (const segment of segmentation ? ownSegments(segmentation) : []) {
+      if (labels.includes(segment.label)) {
+        for (const viewport of viewportsWithSegments()) {
+          const color = panel.segmentColor(segment.label);
+          segmentationService.setSegmentColor(viewport, SEGMENTATION, segment.segmentIndex, color);
+        }
       }
     }
+  }
+
+  // After the panel has connected, which adds its segmentation to the viewports a second later, or later still.
+  function paintSoon(tries = 20) {
+    setTimeout(() => {
+      if (viewportsWithSegments().length) {
+        addSegments(panel.state.info.labels);
+        paint(panel.state.info.labels);
+      } else if (tries > 0) {
+        paintSoon(tries - 1);
+      }
+    }, 1500);
+  }
+
+  // The labels of a result, each with a segment to go to; a result by points without a chosen label is of the active one.
+  function present(labels) {
+    const { segmentationService } = services();
+    const segmentation = segmentationService.getSegmentation(SEGMENTATION);
+    const active = segmentation && ownSegments(segmentation).find(segment => segment.active);
+    const named = labels.map(label => label || (active ? active.label : 'Segment 1'));
+    addSegments(named);
+    for (const viewport of viewportsWithSegments()) {
+      segmentationService.setActiveSegmentation(viewport, SEGMENTATION); // it is the one to correct and to submit
+    }
+    return named;
   }
 
   function setInfo(info) {
@@ -132,19 +171,22 @@
     const made = tables(data);
     const before = panel.state.info.labels || [];
     setInfo({ ...panel.state.info, ...made, data });
-    if (made.labels.some(label => !before.includes(label))) {
-      addSegments(made.labels);
-      paintAlike();
+    const learned = made.labels.filter(label => !before.includes(label));
+    if (learned.length) {
+      addSegments(learned);
+      paint(learned);
     }
     return data;
   }
 
-  function tellEnd(task) {
-    const last = (task.details || []).slice(-1)[0] || '';
-    if (task.status === 'DONE') {
+  function tellEnd(tasks) {
+    const failed = tasks.find(task => task.status === 'ERROR');
+    if (failed) {
+      notify(`The training failed. ${(failed.details || []).slice(-1)[0] || ''}`, 'error', 15000);
+    } else if (tasks.some(task => task.status === 'STOPPED')) {
+      notify('The training was stopped: the model is the one from before.');
+    } else if (tasks.length) {
       notify('The model is trained: run it again to see what it finds now.', 'success', 8000);
-    } else if (task.status === 'ERROR') {
-      notify(`The training failed. ${last}`, 'error', 15000);
     }
   }
 
@@ -158,10 +200,14 @@
     const data = await refresh();
     let runs = false;
     if (training || trains(data)) {
-      const task = await ask('train/').catch(() => ({})); // a training of another server is none of its tasks
-      runs = ['SUBMITTED', 'RUNNING'].includes(task.status);
+      const tasks = await ask('train/?all=true').catch(() => []); // a training of another server is none of its tasks
+      const unfinished = tasks.filter(task => ['SUBMITTED', 'RUNNING'].includes(task.status));
+      unfinished.forEach(task => watched.add(task.id));
+      runs = unfinished.length > 0;
       if (training && !runs) {
-        tellEnd(task);
+        // one that failed at once was never seen to run
+        tellEnd(watched.size ? tasks.filter(task => watched.has(task.id)) : tasks.slice(-1));
+        watched.clear();
       }
     }
     const trainer = panel.actions.activelearning.current;
@@ -173,6 +219,9 @@
 
   async function keepLooking() {
     clearTimeout(timer);
+    if (!mounted && !services().segmentationService.getSegmentation(SEGMENTATION)) {
+      return; // the mode was left; `opened` begins again
+    }
     if (panel.state.isDataReady && !document.hidden) {
       await look().catch(error => console.warn('MONAI Label:', error.message));
     }
@@ -193,8 +242,8 @@
       mounted = false;
     };
     panel.componentDidUpdate = (_, old) => {
-      if (panel.state.isDataReady && !old.isDataReady) {
-        setTimeout(paintAlike, 1500); // the panel adds its segmentation to the viewports after a second
+      if (panel.state.info.initialSegs !== old.info.initialSegs) {
+        paintSoon();
       }
     };
     if (before && before.state.isDataReady && services().segmentationService.getSegmentation(SEGMENTATION)) {
@@ -217,23 +266,33 @@
     return order.map(index => images[index]);
   }
 
+  // The numbers that occur in a segmentation's label images.
+  function numbersDrawn(segmentation) {
+    const { imageIds = [] } = (segmentation.representationData || {}).Labelmap || {};
+    const drawn = new Uint8Array(256);
+    for (const image of imageIds.map(id => window.cornerstone.cache.getImage(id)).filter(Boolean)) {
+      const pixels = image.getPixelData();
+      for (let i = 0; i < pixels.length; i += 1) {
+        drawn[pixels[i]] = 1;
+      }
+    }
+    return drawn;
+  }
+
   // The labels with voxels in them, or a sentence in the way of submitting.
-  function drawn(segmentationId) {
-    const { segmentationService } = services();
-    const segmentation = segmentationService.getSegmentation(segmentationId);
-    const volume = segmentation && segmentationService.getLabelmapVolume(segmentationId);
-    if (!volume) {
+  function drawnLabels(segmentation) {
+    if (!segmentation) {
       return { problem: 'There is nothing to submit: connect, and draw a structure first.' };
     }
-    const present = new Set(volume.voxelManager.getCompleteScalarDataArray());
-    const labels = Object.values(segmentation.segments)
-      .filter(segment => segment && present.has(segment.segmentIndex))
+    const drawn = numbersDrawn(segmentation);
+    const labels = ownSegments(segmentation)
+      .filter(segment => drawn[segment.segmentIndex])
       .map(segment => segment.label);
     if (!labels.length) {
       return { problem: 'There is nothing to submit: draw at least one structure on one slice.' };
     }
     const unnamed = labels.find(label => UNNAMED.test(label) && !panel.state.info.labels.includes(label));
-    if (unnamed) {
+    if (unnamed !== undefined) {
       return { problem: `Name "${unnamed}" first: its row's menu in the list of segments has Rename.` };
     }
     return { labels };
@@ -242,34 +301,48 @@
   function activeSegmentation() {
     const { segmentationService, viewportGridService } = services();
     const active = segmentationService.getActiveSegmentation(viewportGridService.getActiveViewportId());
-    return active ? active.segmentationId : SEGMENTATION;
+    return active || segmentationService.getSegmentation(SEGMENTATION);
+  }
+
+  async function store(segmentationId) {
+    const { dataset } = panel.props.commandsManager.runCommand('generateSegmentation', {
+      segmentationId,
+      options: { SeriesDescription: 'Submitted to MONAI Label' },
+    });
+    for (const segment of [dataset.SegmentSequence].flat()) {
+      if (segment.SegmentAlgorithmType === 'AUTOMATIC') {
+        segment.SegmentAlgorithmType = 'SEMIAUTOMATIC'; // a person has looked at it
+      }
+    }
+    await panel.props.extensionManager.getActiveDataSource()[0].store.dicom(dataset);
+  }
+
+  // What the server says of a label that is in the PACS by now, whatever it says.
+  async function counted() {
+    try {
+      await ask('datastore/refresh', { method: 'POST' });
+      const { datastore } = await refresh();
+      return `${datastore.completed} of ${datastore.total} studies are labelled`;
+    } catch (error) {
+      return `it counts once the server has seen it (${error.message})`;
+    }
   }
 
   async function submit(event) {
     const button = event.currentTarget;
-    const segmentationId = activeSegmentation();
-    const { labels, problem } = drawn(segmentationId);
+    const segmentation = activeSegmentation();
+    const { labels, problem } = drawnLabels(segmentation);
     if (problem) {
       notify(problem, 'warning', 8000);
       return;
     }
+    const own = segmentation.segmentationId === SEGMENTATION;
     button.disabled = true;
     notify('Submitting the label...');
     try {
-      const { dataset } = panel.props.commandsManager.runCommand('generateSegmentation', {
-        segmentationId,
-        options: { SeriesDescription: 'Submitted to MONAI Label' },
-      });
-      for (const segment of [dataset.SegmentSequence].flat()) {
-        if (segment.SegmentAlgorithmType === 'AUTOMATIC') {
-          segment.SegmentAlgorithmType = 'SEMIAUTOMATIC'; // a person has looked at it
-        }
-      }
-      await panel.props.extensionManager.getActiveDataSource()[0].store.dicom(dataset);
-      await ask('datastore/refresh', { method: 'POST' });
-      const { datastore } = await refresh();
-      const counts = `${datastore.completed} of ${datastore.total} studies are labelled`;
-      notify(`Submitted ${labels.join(', ')}; ${counts}.`, 'success', 8000);
+      await store(segmentation.segmentationId);
+      const what = own ? labels.join(', ') : `${labels.join(', ')} of "${segmentation.label}"`;
+      notify(`Submitted ${what}; ${await counted()}.`, 'success', 8000);
     } catch (error) {
       notify(`The label was not submitted. ${error.message}`, 'error', 15000);
     } finally {
@@ -345,6 +418,7 @@
     inOrderOfSeg,
     opened,
     paintButtons,
+    present,
     reason,
     segments,
     submit,
