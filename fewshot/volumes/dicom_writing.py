@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import locale
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fewshot.errors import FewshotError
 from fewshot.volumes.itk import to_itk
 from fewshot.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 SOP_CLASSES = {
     "CT": "1.2.840.10008.5.1.4.1.1.2",
@@ -92,7 +99,15 @@ def write_dicom(
     writer.SetUseCompression(compress)
     if compress:
         writer.SetCompressor(JPEG_2000)
-    for index in range(volume.shape[2]):
+    with _locale_kept():
+        _write_slices(writer, image, common, folder)
+    return series
+
+
+def _write_slices(
+    writer: SimpleITK.ImageFileWriter, image: SimpleITK.Image, common: dict[str, str], folder: Path
+) -> None:
+    for index in range(image.GetSize()[2]):
         piece = image[:, :, index : index + 1]  # GDCM takes the distance of slices from the image
         position = image.TransformIndexToPhysicalPoint((0, 0, index))
         own = {
@@ -104,7 +119,16 @@ def write_dicom(
             piece.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{index + 1:04d}.dcm"))
         writer.Execute(piece)
-    return series
+
+
+@contextmanager
+def _locale_kept() -> Iterator[None]:
+    """GDCM sets the process's locale to "C" when it writes; Python would read text as ASCII from then on."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def new_uid() -> str:

@@ -10,20 +10,17 @@ import requests
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed")
 
-from fewshot.demo.orthanc import Orthanc, find_plugin, find_program
-from fewshot.errors import FewshotError
+from fewshot.demo.orthanc import Orthanc
 from lib.pacs.client import make_client
 from lib.pacs.datastore import Pacs
 from lib.templates import voxel_names
+from tests.programs import program
 
 
 @pytest.fixture(scope="session")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """A running Orthanc."""
-    try:
-        find_program(), find_plugin()
-    except FewshotError as missing:
-        pytest.skip(str(missing))
+    program("Orthanc", package="orthanc orthanc-dicomweb")
     with Orthanc(tmp_path_factory.mktemp("orthanc")) as running:
         running.wait_until_ready()
         yield running

@@ -17,18 +17,20 @@ import requests
 
 from fewshot.demo import loop, run_demo
 from fewshot.demo.annotator import Annotator
-from fewshot.demo.orthanc import Orthanc, find_plugin, find_program
+from fewshot.demo.orthanc import Orthanc
 from fewshot.demo.server import Server
-from fewshot.errors import FewshotError
 from fewshot.phantoms import ORGANS
+from tests.programs import program
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed")
-try:
-    find_program(), find_plugin()
-except FewshotError as missing:
-    pytest.skip(str(missing), allow_module_level=True)
 
 pytestmark = [pytest.mark.server, pytest.mark.pacs]
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    program("Orthanc", package="orthanc orthanc-dicomweb")
+
 
 SECONDS = 300.0
 

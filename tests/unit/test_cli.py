@@ -234,7 +234,7 @@ def test_evaluate_refines_with_every_strategy(run, dataset, tmp_path, capsys):
     assert records["sam:box"]["encoded"] > 0 == records["sam:random"]["encoded"], "slices are encoded once"
     assert "basic+sam:random" in said.out
     assert "random weights" in said.out.replace("\n", " ")
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert '<section id="prompting">' in page
     folders = {path.name for path in (out / "seed-0" / "predictions").iterdir()}
     assert folders == {"basic", "basic+walker", "basic+sam-box", "basic+sam-random"}

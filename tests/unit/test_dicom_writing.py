@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,14 @@ def test_voxels_and_geometry_come_back(tmp_path: Path, compress: bool) -> None:
     np.testing.assert_allclose(again.affine, volume.affine, atol=1e-4)
     assert again.modality == "CT"
     assert not again.notes
+
+
+def test_the_locale_stays(tmp_path: Path) -> None:
+    before = locale.setlocale(locale.LC_ALL), locale.getencoding()
+    write_dicom(oblique(), tmp_path, patient="A", description="abdomen")
+    assert (locale.setlocale(locale.LC_ALL), locale.getencoding()) == before
+    read_volume(tmp_path)
+    assert (locale.setlocale(locale.LC_ALL), locale.getencoding()) == before
 
 
 def test_files_name_patient_series_and_transfer_syntax(tmp_path: Path) -> None:

@@ -231,5 +231,6 @@ class Ohif:
     def shot(self, name: str) -> Path:
         path = self.shots / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.wait_for_timeout(800)  # messages slide in
         self.page.screenshot(path=path)
         return path
