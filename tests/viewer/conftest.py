@@ -52,7 +52,7 @@ class Pacs:
 
 @pytest.fixture(scope="session")
 def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
-    """Orthanc with three studies."""
+    """Orthanc with three studies, the last with JPEG 2000 pixels."""
     program("Orthanc", package="orthanc orthanc-dicomweb")
     root = tmp_path_factory.mktemp("pacs")
     studies = []
@@ -60,7 +60,12 @@ def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
         volume, truth = make_study(seed, shape=(96, 80, 40), orientation="LPS")
         study = new_uid()
         series = write_dicom(
-            volume, root / "files" / str(seed), patient=f"Phantom-{seed}", description="abdomen", study=study
+            volume,
+            root / "files" / str(seed),
+            patient=f"Phantom-{seed}",
+            description="abdomen",
+            study=study,
+            compress=seed == 2,
         )
         studies.append(Study(study, series, volume, truth))
     with Orthanc(root / "orthanc") as orthanc:

@@ -211,6 +211,22 @@ class Ohif:
         flat[drawn[:, 0]] = drawn[:, 1]
         return flat.reshape(shape[::-1]).transpose(2, 1, 0)
 
+    def grey_values(self, voxels: np.ndarray) -> np.ndarray:
+        """What the viewer has for some voxels [N, 3] of the image, once it has all of it."""
+        shown = """([voxels]) => {
+            const ids = [...window.services.viewportGridService.getState().viewports.keys()];
+            const view = window.services.cornerstoneViewportService.getCornerstoneViewport(ids[0]);
+            const volume = window.cornerstone.cache.getVolume(view.getVolumeId());
+            if (!volume.loadStatus.loaded) {
+                return null;
+            }
+            const [width, height] = volume.dimensions;
+            const all = volume.voxelManager.getCompleteScalarDataArray();
+            return voxels.map(([x, y, z]) => all[x + width * (y + height * z)]);
+        }"""
+        found = self.page.wait_for_function(shown, arg=[voxels.tolist()])
+        return np.array(found.json_value())
+
     def segments(self) -> dict[str, int]:
         """Label -> number in the viewer."""
         return {label: index for index, label in self.page.evaluate(SEGMENTS)}

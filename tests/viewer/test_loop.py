@@ -58,6 +58,14 @@ def test_study_opens_and_a_model_without_templates_says_what_to_do(ohif: Ohif, p
     ohif.shot("untrained")
 
 
+def test_images_are_what_they_are_in_the_pacs(ohif: Ohif, pacs: Pacs) -> None:
+    for study in (pacs.studies[2], pacs.studies[0]):  # JPEG 2000, and without compression
+        ohif.open(study.study)
+        voxels = np.random.default_rng(0).integers(0, study.volume.shape, (500, 3))
+        np.testing.assert_array_equal(ohif.grey_values(voxels), study.volume.array[tuple(voxels.T)])
+    ohif.connect()
+
+
 def test_nothing_and_unnamed_segments_are_not_submitted(ohif: Ohif, pacs: Pacs) -> None:
     ohif.page.get_by_role("button", name="Submit Label").click()
     ohif.page.get_by_text("draw at least one structure").first.wait_for()
