@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 SERVER = "FEWSHOT_SERVER_PID"
 """Environment variable in which a server tells its background processes who it is."""
 
+NICENESS = 5
+"""How far the process steps back behind the server, which people wait for at their screens."""
+
 LOOK_SECONDS = 0.5
 LAST_SECONDS = 10.0
 """After so long a process that was asked to end is ended, whatever it is at: files are whole at every moment."""
@@ -43,11 +46,13 @@ def in_background() -> bool:
 
 
 def prepare() -> None:
-    """Follow the server from now on, end in order when asked to, and tell failures in a sentence.
+    """Follow the server from now on and leave the cores to it, end in order when asked to, tell failures in a sentence.
 
     A training hears of it as `Ended`, raised in the main thread, and ends its statistics.
     """
     sys.excepthook = _tell
+    if hasattr(os, "nice"):  # Windows has none
+        os.nice(NICENESS)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     if server := os.environ.get(SERVER):

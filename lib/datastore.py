@@ -15,12 +15,13 @@ from typing import Any
 
 from fastapi import HTTPException
 from filelock import FileLock
-from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from typing_extensions import override
 
 from fewshot.errors import FewshotError
 from lib.files import stamp, write_json
+from lib.requested import require_image_id, require_tag, tellable
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,7 @@ class StudiesFolder(LocalDatastore):
         Raises:
             HTTPException: 404 for an unknown image, 422 for a label that cannot be one; nothing is changed.
         """
-        if not label_tag or Path(label_tag).name != label_tag:
-            raise HTTPException(422, f"A label cannot have the tag {label_tag!r}: use final or original.")
+        require_tag(label_tag)
         source, info = Path(label_filename), dict(label_info or {})
         image = self.get_image_uri(image_id)
         if not image:
@@ -97,23 +97,65 @@ class StudiesFolder(LocalDatastore):
 
     @override
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        with self._mutex:
-            self._init_from_datastore_file()
-            return str(super().add_image(image_id, image_filename, image_info))
+        """Add an image, or replace one of that id; its labels stay.
+
+        Raises:
+            HTTPException: 422 for an id or a kind of file that cannot be one, 409 if the submitted label of an image
+                does not fit the new one; nothing is changed.
+        """
+        source = Path(image_filename)
+        name, extension = self._to_id(source.name)
+        image_id = image_id or name
+        require_image_id(image_id)
+        if extension.lower() not in READABLE:
+            raise HTTPException(422, f"{source.name} is no image here: send one of {', '.join(READABLE)}.")
+        folder = Path(self._datastore.image_path())
+        with tempfile.TemporaryDirectory(prefix=".adding-", dir=folder) as beside, self._change() as objects:
+            copy = Path(shutil.copy(source, beside))
+            before = objects.get(image_id)
+            labels = before.labels if before else {}
+            if DefaultLabelTag.FINAL.value in labels:
+                self._require_fit(image_id, copy)
+            target = folder / f"{image_id}{extension}"
+            os.replace(copy, target)
+            info = {**(image_info or {}), "ts": int(time.time()), "name": target.name}
+            objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension), labels=labels)
+        logger.info("Added the image %s", image_id)
+        return image_id
+
+    def _require_fit(self, image_id: str, image: Path) -> None:
+        """Refuse an image on which its submitted label cannot lie."""
+        from fewshot.volumes import read_labels, read_volume
+
+        label = Path(self.get_label_uri(image_id, DefaultLabelTag.FINAL.value))
+        try:
+            read_labels(label, read_volume(image))
+        except FewshotError as error:
+            reason = str(error).replace(str(label), "its submitted label").replace(str(image), "the file")
+            raise HTTPException(
+                409,
+                f"The image {image_id} was not replaced, because its submitted label does not fit the new one: "
+                f"send it under another name, or delete the label first. The reason: {reason}",
+            ) from error
+
+    @override
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        require_tag(label_tag)
+        return str(super().get_label_uri(label_id, label_tag))
 
     @override
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         with self._change() as objects:
             if image_id not in objects:
                 raise HTTPException(404, f"There is no image {image_id} in these studies.")
-            objects[image_id].image.info.update(info)
+            objects[image_id].image.info.update(tellable(info))
 
     @override
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         with self._change() as objects:
             if label_id not in objects or label_tag not in objects[label_id].labels:
                 raise HTTPException(404, f"There is no label {label_id} with tag {label_tag}.")
-            objects[label_id].labels[label_tag].info.update(info)
+            objects[label_id].labels[label_tag].info.update(tellable(info))
 
     def _on_moved_event(self, event: Any) -> None:
         if event.dest_path == self._datastore_config_path:

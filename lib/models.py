@@ -153,7 +153,10 @@ class FittedModels:
             if self._fitted is None or self._fitted[0] != key:
                 templates = self._project.templates(submissions)
                 labels = self._project.drawn_labels(templates)
-                self._fitted = key, engine.fit(templates, adapter=self.adapter, labels=labels, device=device)
+                model = engine.fit(templates, adapter=self.adapter, labels=labels, device=device)
+                if templates.passing:
+                    return model
+                self._fitted = key, model
             return self._fitted[1]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +39,20 @@ logger = logging.getLogger(__name__)
 Read = TypeVar("Read")
 
 
+class Found(list[Read]):
+    """What could be read of submissions.
+
+    Attributes:
+        left_out: why others could not, by image.
+        passing: the next time they may be read again, so that nothing made of this must be kept.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: dict[str, str] = {}
+        self.passing = False
+
+
 @dataclass
 class Project:
     """One set of studies with its workspace, label dictionary and engine.
@@ -47,7 +61,6 @@ class Project:
         datastore: set once MONAI Label has made it.
         images: those read lately.
         slicing: how images are cut for the next model.
-        left_out: why templates were left out when they were read last, by image.
     """
 
     settings: AppSettings
@@ -58,7 +71,6 @@ class Project:
     datastore: Datastore = field(default=None)
     images: Images = field(init=False)
     slicing: Slicing = field(init=False)
-    left_out: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.images = Images(self.description)
@@ -100,21 +112,20 @@ class Project:
         """All labels that people submitted, see `lib.templates`; nothing is fetched."""
         return self._submissions()
 
-    def _submissions(self, only: str | None = None) -> list[Submission]:
+    def _submissions(self, only: Collection[str] | None = None) -> list[Submission]:
         return list_submissions(self.datastore, self.description, self.labels, only=only)
 
-    def templates(self, submissions: Sequence[Submission]) -> list[Template]:
+    def templates(self, submissions: Sequence[Submission]) -> Found[Template]:
         """Submissions with their images, as the engine takes them.
 
-        What is kept elsewhere and cannot be had or read is left out, as long as one template remains; `left_out`
-        says why.
+        What is kept elsewhere and cannot be had or read is left out, as long as one template remains.
 
         Raises:
             FewshotError: if one cannot be read.
         """
         return self._all_that_can(self._template, submissions)
 
-    def template_images(self, submissions: Sequence[Submission]) -> list[Volume]:
+    def template_images(self, submissions: Sequence[Submission]) -> Found[Volume]:
         """The images of submissions; as for `templates`."""
 
         def read(submission: Submission) -> Volume:
@@ -133,29 +144,29 @@ class Project:
                     complete=self.complete,
                 )
             except FewshotError:
-                older = [other for other in self._submissions(submission.image_id) if other != submission]
+                older = [other for other in self._submissions([submission.image_id]) if other != submission]
                 if not older:
                     raise
                 submission = older[0]  # a label that cannot be used has given way to it
 
     def _all_that_can(
         self, read: Callable[[Submission], Read], submissions: Sequence[Submission]
-    ) -> list[Read]:
-        done, failed, left_out = [], [], {}
+    ) -> Found[Read]:
+        found, failed = Found[Read](), []
         for submission in submissions:
             try:
-                done.append(read(submission))
+                found.append(read(submission))
             except FewshotError as error:
                 if not submission.elsewhere or (isinstance(error, PacsError) and error.lost):
                     raise
                 failed.append(error)
-                left_out[submission.image_id] = str(error)
-        if failed and not done:
+                found.left_out[submission.image_id] = str(error)
+                found.passing |= isinstance(error, PacsError)
+        if failed and not found:
             raise failed[0]
-        for image, reason in left_out.items():
+        for image, reason in found.left_out.items():
             logger.warning("The template %s is left out: %s", image, reason)
-        self.left_out = left_out
-        return done
+        return found
 
     def drawn_labels(self, templates: Sequence[Template]) -> dict[str, int]:
         """The labels that occur in a template, with the app's values, in their order."""
@@ -203,10 +214,13 @@ class Project:
         """
         return voxel_names(info, f"The label of {image_id}", self.description, self.labels.read())
 
-    def learn_names(self, image_id: str) -> None:
-        """Take the label names of an image's submission into the dictionary."""
-        for submission in self._submissions(image_id):
-            self.labels.add(name for name in submission.names.values() if name)
+    def learn_names(self, *images: str) -> None:
+        """Take the label names of images' submissions into the dictionary; one that has no room is told in the log."""
+        for submission in self._submissions(images):
+            try:
+                self.labels.add(name for name in submission.names.values() if name)
+            except (FewshotError, OSError) as error:
+                logger.warning("The label names of %s are not learned: %s", submission.image_id, error)
 
     def _require_room(self, names: Sequence[str]) -> None:
         new = {name for name in names if self.labels.current(name) is None}

@@ -43,5 +43,6 @@ class Slicing:
             if known is None or known[0] != key:
                 templates = self._project.template_images(submissions)
                 known = key, engine.slicing(templates, backbone=backbone)
-                self._known[backbone] = known
+                if not templates.passing:
+                    self._known[backbone] = known
             return known[1]

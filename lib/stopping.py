@@ -11,18 +11,15 @@ import atexit
 import logging
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import datetime
 from types import FrameType
 
-import psutil  # type: ignore[import-untyped]
 import uvicorn
 from monailabel.utils.async_tasks import utils as background
 
+from lib import tasks
 from lib.background import SERVER, STOPPED
 
 logger = logging.getLogger(__name__)
@@ -67,16 +64,14 @@ def end_background_tasks() -> None:
     """End all trainings and batch inferences, asking first, and let none of those that wait begin."""
     for executor in list(background.background_executors.values()):
         executor.shutdown(wait=False, cancel_futures=True)
-    tasks = [task for kind in list(background.background_tasks.values()) for task in kind]
-    under_way = [task for task in tasks if task["status"] in ("SUBMITTED", "RUNNING")]
+    under_way = tasks.under_way()
     if not under_way:
         return
-    for task in under_way:
-        task.update(status="STOPPED", end_ts=datetime.now().strftime("%Y-%m-%d %H:%M:%S"))
+    tasks.mark_stopped(under_way)
     asked: set[int] = set()
     start = time.monotonic()
     while (waited := time.monotonic() - start) < GENTLE_SECONDS:
-        processes = _processes()
+        processes = tasks.processes()
         for process in processes:
             if process.pid not in asked:
                 logger.info("Process %d is asked to end, as the server ends", process.pid)
@@ -85,9 +80,9 @@ def end_background_tasks() -> None:
         if not processes and waited > SETTLE_SECONDS:
             return
         time.sleep(0.05)
-    for process in _processes():
+    for process in tasks.processes():
         logger.warning("Process %d does not end by itself and is killed", process.pid)
-        _kill(process)
+        tasks.kill(process)
 
 
 class _Stop:
@@ -129,18 +124,3 @@ def _leave(code: int) -> None:
 def _no_cut_request(record: logging.LogRecord) -> bool:
     """Requests that are cut at the end are told in one line; uvicorn adds a call stack for each."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
-
-
-def _processes() -> list[subprocess.Popen]:
-    running = [list(kind.values()) for kind in list(background.background_processes.values())]
-    return [process for kind in running for process in kind if process.poll() is None]
-
-
-def _kill(process: subprocess.Popen) -> None:
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-    process.kill()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(1)

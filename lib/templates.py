@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -29,8 +29,16 @@ logger = logging.getLogger(__name__)
 class LabelsElsewhere(Protocol):
     """A datastore whose labels are not files, and may be deleted or damaged by others at any time."""
 
-    def label_source(self, image_id: str) -> tuple[tuple[Any, ...], Callable[[], Path]]:
-        """What changes when another label of an image counts, and how to get its file."""
+    def list_images(self) -> list[str]:
+        """All images."""
+
+    def label_source(
+        self, image_id: str
+    ) -> tuple[Mapping[str, Any], tuple[Any, ...], Callable[[], Path]] | None:
+        """The label of an image that counts, None if there is none; all of one label at one moment.
+
+        Its info, what changes when another label counts, and how to get its file.
+        """
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,11 @@ class Submission:
 
 
 def list_submissions(
-    datastore: Datastore, description: StudiesDescription, labels: LabelDictionary, *, only: str | None = None
+    datastore: Datastore,
+    description: StudiesDescription,
+    labels: LabelDictionary,
+    *,
+    only: Collection[str] | None = None,
 ) -> list[Submission]:
     """All final labels that people submitted; a model's own results never count.
 
@@ -62,26 +74,49 @@ def list_submissions(
         datastore: where they are.
         description: what dataset.json says.
         labels: the app's dictionary.
-        only: look at the label of this image alone.
+        only: look at the labels of these images alone.
 
     Raises:
-        FewshotError: for a label that does not say which structures its values are.
+        FewshotError: for a label that does not say which structures its values are; one that is kept elsewhere is
+            left out instead, because whoever made it need not know of this server.
     """
-    submissions = []
+    submissions, known = [], labels.read()
+    elsewhere = isinstance(datastore, LabelsElsewhere)
+    for image_id, info, seen, file in _labels(datastore, only):
+        if by_model(info):
+            continue
+        try:
+            names = voxel_names(info, f"The label of {image_id}", description, known)
+        except FewshotError as error:
+            if not elsewhere:
+                raise
+            _warn_once(image_id, seen, str(error))
+            continue
+        submissions.append(Submission(image_id, names, seen, file, elsewhere))
+    return submissions
+
+
+def _labels(
+    datastore: Datastore, only: Collection[str] | None
+) -> Iterator[tuple[str, Mapping[str, Any], tuple[Any, ...], Callable[[], Path]]]:
+    """Image, info, stamp and file of every final label."""
+    if isinstance(datastore, LabelsElsewhere):
+        for image_id in sorted(datastore.list_images() if only is None else only):
+            if source := datastore.label_source(image_id):
+                yield image_id, *source
+        return
     tag = DefaultLabelTag.FINAL.value
     for image_id, entry in sorted(datastore.json()["objects"].items()):
         label = entry["labels"].get(tag)
-        if label is None or by_model(label["info"]) or only not in (None, image_id):
-            continue
-        names = voxel_names(label["info"], f"The label of {image_id}", description, labels.read())
-        elsewhere = isinstance(datastore, LabelsElsewhere)
-        if elsewhere:
-            seen, file = datastore.label_source(image_id)
-        else:
+        if label is not None and (only is None or image_id in only):
             file = partial(_label_file, datastore, image_id)
-            seen = (label["info"].get("ts"), *stamp(file()))
-        submissions.append(Submission(image_id, names, seen, file, elsewhere))
-    return submissions
+            yield image_id, label["info"], (label["info"].get("ts"), *stamp(file())), file
+
+
+@lru_cache(maxsize=1000)
+def _warn_once(image_id: str, _label: tuple[Any, ...], reason: str) -> None:
+    """Labels are listed at every request; one that cannot be used is told of once."""
+    logger.warning("The label of %s is left out: %s", image_id, reason)
 
 
 def _label_file(datastore: Datastore, image_id: str) -> Path:

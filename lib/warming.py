@@ -114,7 +114,7 @@ class Warmer:
             if told["backbone"] == now and told["done"] >= told["total"]:
                 self._report = told
                 return
-        images = list(self._project.datastore.list_images())
+        images = [image for image in self._project.datastore.list_images() if self._at_hand(image)]
         self._report = {"backbone": now, "before": before, "done": 0, "total": len(images), "failed": {}}
         write_json(workspace.bank, self._report)
         logger.info("Features of %d studies are made with the backbone %s", len(images), now)
@@ -128,12 +128,18 @@ class Warmer:
         write_json(self._project.workspace.bank, self._report)
 
     def _replace(self, image_id: str) -> None:
+        if not self._at_hand(image_id):
+            return
         engine, slicing, before = self._project.engine, self._project.slicing, self._report["before"]
         volume, found = self._read(image_id, keep=False), False
         with suppress(FewshotError):  # the backbone before may be gone: its features are left to eviction
             found = engine.forget(volume, slicing.of(volume, before), backbone=before)
         if found or engine.has_room():
             engine.warm(volume, slicing.of(volume))
+
+    def _at_hand(self, image_id: str) -> bool:
+        """Whether an image need not be fetched first: nobody asked for all that is in a PACS."""
+        return "path" in self._project.datastore.get_image_info(image_id)
 
     def _read(self, image_id: str, *, keep: bool = True) -> Volume:
         return self._project.images.read(self._project.path(image_id), keep=keep)

@@ -54,6 +54,9 @@ from lib.warming import Warmer  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
+FAILURES = 5
+"""So many images that the PACS does not hand over one request for the next image tries before it tells so."""
+
 
 class FewshotApp(MONAILabelApp):
     """Few-shot segmentation: label one or a few studies, press Train, get the others."""
@@ -109,7 +112,7 @@ class FewshotApp(MONAILabelApp):
             modalities=self.settings.modalities,
             check=self.project.check_label,
             names=self.project.label_names,
-            on_change=self._on_pacs_change,
+            on_change=None if background.in_background() else self._on_pacs_change,
         )
         self.project.datastore = pacs  # before the first answer, which may bring labels
         if background.in_background():
@@ -120,10 +123,9 @@ class FewshotApp(MONAILabelApp):
 
     def _on_pacs_change(self, images: list[str], since_start: bool) -> None:
         """Labels were stored in the PACS by others, such as OHIF, which tell only the PACS."""
-        for image in images:
-            self.project.learn_names(image)
-            if since_start:
-                self.warmer.warm(image)
+        self.project.learn_names(*images)
+        for image in images if since_start else ():
+            self.warmer.warm(image)
 
     def init_infers(self) -> dict[str, InferTask]:
         infers = {name: task.infer() for name, task in self.tasks.items()}
@@ -152,13 +154,14 @@ class FewshotApp(MONAILabelApp):
         super().on_init_complete()
         server = stopping.web_server()
         starting.listen(server)
-        stopping.install(server, self._end_stats)
+        stopping.install(server, self.end_stats)
         if settings.MONAI_LABEL_AUTH_ENABLE:
             authentication.accept_tokens()
         routes.install()
         self.warmer.follow()
 
-    def _end_stats(self, reason: str) -> None:
+    def end_stats(self, reason: str) -> None:
+        """Trainings that were running have ended: say so in their statistics."""
         for trainer in self._trainers.values():
             trainer.end_stats(reason)
 
@@ -211,15 +214,16 @@ class FewshotApp(MONAILabelApp):
         return sample
 
     def _readable_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The next image that is one volume; a PACS does not offer a second time what turned out to be none."""
+        """The next image that can be had and is one volume; a PACS does not offer at once again what is not."""
         refused: FewshotError | None = None
+        failures = 0
         while True:
             try:
                 sample = dict(super().next_sample(request))
-            except PacsError:
-                raise
             except FewshotError as error:
-                if refused and str(refused) == str(error):
+                failures += isinstance(error, PacsError)
+                lost = isinstance(error, PacsError) and error.lost
+                if lost or failures > FAILURES or (refused and str(refused) == str(error)):
                     raise
                 logger.warning("Another image is offered: %s", error)
                 refused = error

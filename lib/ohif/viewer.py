@@ -57,10 +57,17 @@ class Viewer:
         """
         if path in self._repaired:
             return self._repaired[path]
-        file = (self.folder / path).resolve()
-        if path and file.is_file() and file.is_relative_to(self.folder):
-            return file
+        if found := self._file(path):
+            return found
         return self._repaired.get(INDEX, self.folder / INDEX)
+
+    def _file(self, path: str) -> Path | None:
+        try:
+            file = (self.folder / path).resolve()
+            inside = bool(path) and file.is_file() and file.is_relative_to(self.folder)
+        except (OSError, ValueError):  # no file can have this name: it is too long, or holds a zero byte
+            return None
+        return file if inside else None
 
 
 def repaired(text: str, repairs: Sequence[Repair]) -> str:

@@ -4,81 +4,42 @@ from __future__ import annotations
 
 import calendar
 import logging
-import re
+import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
 
 from fewshot.errors import FewshotError
-from fewshot.volumes.dicom import NOT_IMAGES
-from lib.pacs.errors import GONE, NOT_DICOM, PacsError, told
-from lib.pacs.seg_reading import SegHeader, read_header
+from lib.pacs.errors import GONE, PacsError, told
+from lib.pacs.listing import NO_PICTURES, Key, Listing, Series, is_uid
+from lib.pacs.seg_reading import HEADER_TAGS, SegHeader, read_header
+from lib.pacs.unusable import Unusable
 
 logger = logging.getLogger(__name__)
 
-NO_PICTURES = frozenset(
-    {*NOT_IMAGES, "ANN", "ASMT", "AU", "CTPROTOCOL", "ECG", "EEG", "EMG", "EPS", "HD", "PLAN", "RESP", "RWV"}
-    | {"SMR", "STAIN", "TEXTUREMAP", "XAPROTOCOL"}
-)
-"""Modalities of series that hold no image."""
+LATER_SECONDS = (60.0, 600.0)
+"""Headers that took too long are asked for again after the first, then after twice as long, up to the last."""
 
-SERIES, STUDY, MODALITY, INSTANCES = "0020000E", "0020000D", "00080060", "00201209"
-TAGS = {
-    "StudyDate": "00080020",
-    "StudyTime": "00080030",
-    "Modality": MODALITY,
-    "RetrieveURL": "00081190",
-    "PatientID": "00100020",
-    "StudyInstanceUID": STUDY,
-    "SeriesInstanceUID": SERIES,
-    "SeriesDescription": "0008103E",
-}
-"""What `/datastore/image/info` tells of an image; the first seven as MONAI Label does."""
-
-ROUND = 100
-"""Servers that cut off long answers do so at a multiple of this."""
-
-
-Key = tuple[str, int]
-"""A series and how many files it had; one that changed is another thing."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """A series as the PACS lists it.
-
-    Attributes:
-        uid: SeriesInstanceUID, the image's id in the datastore.
-        study: StudyInstanceUID.
-        modality: as in the PACS, such as "CT" or "PT".
-        instances: how many files it has, 0 where the PACS does not say.
-        info: what viewers are told.
-    """
-
-    uid: str
-    study: str
-    modality: str
-    instances: int
-    info: Mapping[str, str] = field(compare=False)
-
-    @property
-    def key(self) -> Key:
-        """Changes with the series."""
-        return self.uid, self.instances
-
-    def __str__(self) -> str:
-        patient = self.info.get("PatientID", "")
-        return f"the series {self.uid}" + (f" of patient {patient}" if patient else "")
+TOO_SLOW = 3
+"""After so many headers that took too long, one after the other, the PACS itself is taken to be stuck."""
 
 
 @dataclass(frozen=True)
 class Seg:
-    """A segmentation of an image: the newest object of a SEG series."""
+    """A segmentation of an image: the newest usable object of a SEG series.
+
+    Attributes:
+        header: what it says of itself; the UIDs of its series and study are those that the PACS lists.
+        instance: its SOPInstanceUID.
+        key: its series.
+    """
 
     header: SegHeader
     instance: str
@@ -87,7 +48,7 @@ class Seg:
     @property
     def series(self) -> str:
         """Its SeriesInstanceUID."""
-        return self.header.series
+        return self.key[0]
 
     @property
     def order(self) -> tuple[str, str]:
@@ -110,11 +71,17 @@ class Contents:
         images: image series by their UID.
         persons: by image, the SEG by a person that counts: the newest usable one.
         models: by image, the newest usable SEG that a model made.
+        listed: all SEG series, of whatever image.
+        waiting: how many SEG series were not looked into yet, for lack of time.
+        answered: whether the PACS has ever said what it has.
     """
 
     images: Mapping[str, Series] = field(default_factory=dict)
     persons: Mapping[str, Seg] = field(default_factory=dict)
     models: Mapping[str, Seg] = field(default_factory=dict)
+    listed: frozenset[str] = frozenset()
+    waiting: int = 0
+    answered: bool = False
 
     def segs(self) -> list[Seg]:
         """All that count."""
@@ -122,12 +89,15 @@ class Contents:
 
 
 class Catalog:
-    """Asks a PACS what it has; headers of a SEG series are fetched once. Not for several threads.
+    """Asks a PACS what it has; headers of a SEG series are fetched once.
+
+    One thread may ask at a time; others may use `contents` and `leave_out` meanwhile.
 
     Args:
         client: asks the PACS.
         search: QIDO filter for images; empty for all.
         modalities: those wanted; empty for all.
+        unusable: file that remembers what is left out; shared by processes.
     """
 
     def __init__(
@@ -135,118 +105,143 @@ class Catalog:
         client: DICOMwebClient,
         search: Mapping[str, Any] | None = None,
         modalities: Collection[str] = (),
+        *,
+        unusable: Path | None = None,
     ) -> None:
         self._client, self._search = client, dict(search or {})
         self._modalities = {modality.upper() for modality in modalities}
+        self._listing, self._unusable = Listing(client), Unusable(unusable)
+        self._answered = False
         self._images: dict[str, Series] = {}
         self._others: set[str] = set()
+        self._listed: frozenset[Key] = frozenset()
         self._segs: dict[Key, Seg] = {}
-        self._bad: set[tuple[Key, Key | None]] = set()
+        self._waiting: deque[Series] = deque()
+        self._useless: set[Key] = set()
+        self._later: dict[Key, tuple[float, float]] = {}  # when to ask again, and how long that was put off
         self._told: set[object] = set()
 
     @property
     def url(self) -> str:
         return str(self._client.base_url)
 
-    def ask(self) -> Contents:
+    def ask(self, seconds: float | None = None) -> Contents:
         """Ask the PACS: one or two queries, and the headers of SEG series that are new or changed.
 
+        Args:
+            seconds: after so many no more headers are asked for; `waiting` tells how many are missing then, and
+                the next call goes on with them. None for all.
+
         Raises:
-            PacsError: if it does not say; what was known before stays.
+            PacsError: if it does not say; what was known before stays, and so does what it said until then.
         """
-        listed = self._list(self._search)
-        segs = self._list({"Modality": "SEG"}) if self._search else listed
+        listed = self._listing.ask(self._search)
+        segs = self._listing.ask({"Modality": "SEG"}) if self._search else listed
         segs = [series for series in segs if series.modality == "SEG"]
-        headers = {
-            series.key: self._segs.get(series.key) or self._read(series)
-            for series in segs
-            if (series.key, None) not in self._bad
-        }
+        keys = frozenset(series.key for series in segs)
         self._images = {series.uid: series for series in listed if self._wanted(series)}
         self._others = {series.uid for series in listed} - set(self._images)
-        self._segs = {key: seg for key, seg in headers.items() if seg}
+        self._segs = {key: seg for key, seg in self._segs.items() if key in keys}
+        self._useless &= keys
+        self._later = {key: later for key, later in self._later.items() if key in keys}
+        self._listed, self._answered = keys, True
+        self._waiting = deque(series for series in segs if self._is_due(series.key))
+        self._read_waiting(math.inf if seconds is None else time.monotonic() + seconds)
         return self.contents()
 
-    def leave_out(self, seg: Seg, reason: str) -> Contents:
-        """From now on an older SEG counts for the image as it is now; returns what the PACS has then."""
-        image = self._images.get(seg.header.image_series)
-        self._bad.add((seg.key, image.key if image else None))
-        self._tell((seg.key, image), f"{seg.series} of the image {seg.header.image_series}", reason)
+    def leave_out(self, seg: Seg, image: Series, reason: str) -> Contents:
+        """From now on an older SEG counts for an image as it was; returns what the PACS has then.
+
+        Args:
+            seg: the one that cannot be used.
+            image: what it was tried on.
+            reason: why not, a sentence.
+        """
+        self._unusable.add((seg.key, image.key), reason, listed=self._listed)
+        self._tell((seg.key, image.key), f"{seg.series} of the image {image.uid}", reason)
         return self.contents()
 
     def contents(self) -> Contents:
         """What the PACS had when it was asked last, without the SEGs that cannot be used."""
         persons: dict[str, Seg] = {}
         models: dict[str, Seg] = {}
+        images, unusable = self._images, self._unusable.read()
         for key, seg in sorted(self._segs.items(), key=lambda item: item[1].order):
-            image = self._images.get(seg.header.image_series)
+            image = images.get(seg.header.image_series)
             if image is None:
                 self._tell_stranger(seg)
-            elif (key, image.key) not in self._bad:
+            elif reason := unusable.get((key, image.key)):
+                self._tell((key, image.key), f"{seg.series} of the image {image.uid}", reason)
+            else:
                 (models if seg.header.by_model else persons)[image.uid] = seg
-        return Contents(self._images, persons, models)
+        listed = frozenset(uid for uid, _ in self._listed)
+        return Contents(images, persons, models, listed, len(self._waiting), self._answered)
 
     def _wanted(self, series: Series) -> bool:
         if self._modalities:
             return series.modality in self._modalities
         return series.modality not in NO_PICTURES
 
-    def _list(self, search: Mapping[str, Any]) -> list[Series]:
-        """All series that a search finds, page by page where the PACS cuts its answer."""
-        found: dict[str, Series] = {}
-        while True:
-            with told(self.url, "list of series", query=True):
-                page = self._client.search_for_series(
-                    search_filters=dict(search), fields=[INSTANCES], offset=len(found) or None
-                )
-                listed = [series for entry in page if (series := self._series(entry))]
-            new = {series.uid: series for series in listed if series.uid not in found}
-            found |= new
-            if not new or len(page) % ROUND:
-                return list(found.values())
+    def _is_due(self, key: Key) -> bool:
+        """Whether the headers of a SEG series are to be asked for."""
+        if key in self._segs or key in self._useless:
+            return False
+        return self._later.get(key, (0.0, 0.0))[0] <= time.monotonic()
 
-    def _series(self, entry: Mapping[str, Any]) -> Series | None:
-        """A QIDO answer; parsed by hand, because it is done every few seconds for all series of the PACS."""
+    def _read_waiting(self, end: float) -> None:
+        """Read headers until none is left or it is late; each that came is kept, whatever comes after it.
 
-        def first(tag: str) -> str:
-            values = entry.get(tag, {}).get("Value") or [""]
-            return "" if values[0] is None else str(values[0])
+        Raises:
+            PacsError: if the PACS cannot be reached any more, or takes too long over one series after another.
+        """
+        slow = 0
+        while self._waiting and time.monotonic() < end:
+            series = self._waiting.popleft()
+            try:
+                self._segs = {**self._segs, series.key: self._read(series)}  # others may look at it meanwhile
+            except PacsError as error:
+                slow = slow + 1 if error.slow else 0
+                if error.slow:
+                    first, last = LATER_SECONDS
+                    wait = min(2 * self._later.get(series.key, (0.0, first / 2))[1], last)
+                    self._later[series.key] = time.monotonic() + wait, wait
+                if (error.lost and not error.slow) or slow == TOO_SLOW:
+                    raise
+                if error.status != GONE:  # deleted since it was listed
+                    self._tell(series.key, series.uid, str(error))
+            except Exception as error:
+                # whatever one series has in it, the others must be seen
+                self._useless.add(series.key)
+                known = isinstance(error, FewshotError)
+                reason = str(error) if known else f"it cannot be read ({type(error).__name__}: {error})."
+                self._tell(series.key, series.uid, reason)
 
-        if SERIES not in entry or STUDY not in entry:
-            raise KeyError(SERIES)
-        uid, study, count = first(SERIES), first(STUDY), first(INSTANCES)
-        if not is_uid(uid) or not is_uid(study):
-            if uid not in self._told:
-                logger.warning("A series is left out: %r in the study %r is no UID.", uid, study)
-            self._told.add(uid)
-            return None
-        info = {name: first(tag) or "UNK" for name, tag in TAGS.items()}
-        return Series(uid, study, first(MODALITY).upper(), int(float(count)) if count else 0, info)
+    def _read(self, series: Series) -> Seg:
+        """The newest usable object of a SEG series; others are told.
 
-    def _read(self, series: Series) -> Seg | None:
-        """The newest object of a SEG series; None if there is none that can be used."""
-        what = f"the headers of the SEG series {series.uid}"
-        try:
-            with told(self.url, what):
-                entries = self._client.retrieve_series_metadata(series.study, series.uid)
-            segs = list(_headers(entries, series))
-            if not segs:
-                raise FewshotError("it has no object with a segment.")
-        except PacsError as error:
-            if error.lost:
-                raise
-            if error.status != GONE:  # deleted since it was listed
-                self._tell(series.key, series.uid, str(error))
-            return None
-        except FewshotError as error:
-            self._bad.add((series.key, None))
-            self._tell(series.key, series.uid, str(error))
-            return None
+        Raises:
+            PacsError: if the PACS does not send the headers.
+            FewshotError: if there is no object that can be used.
+        """
+        with told(self.url, f"the headers of the SEG series {series.uid}"):
+            entries = list(self._client.retrieve_series_metadata(series.study, series.uid))
+        segs: list[Seg] = []
+        reasons: list[str] = []
+        for entry in entries:
+            try:
+                segs.append(_seg(entry, series))
+            except FewshotError as error:
+                reasons.append(str(error))
+        if not segs:
+            raise FewshotError(reasons[0] if reasons else "it has no object.")
+        for reason in reasons:
+            logger.warning("An object of the SEG series %s is left out: %s", series.uid, reason)
         return max(segs, key=lambda seg: (seg.order, seg.instance))
 
     def _tell_stranger(self, seg: Seg) -> None:
         image = seg.header.image_series
-        if image not in self._others:  # an image that is there and not wanted is no news
+        # an image that is there and not wanted is no news, and where a search narrows the list nobody can tell
+        if not self._search and image not in self._others:
             self._tell(seg.key, seg.series, f"it belongs to the series {image}, which is no image here.")
 
     def _tell(self, key: object, what: str, reason: str) -> None:
@@ -255,23 +250,24 @@ class Catalog:
         self._told.add(key)
 
 
-def _headers(entries: list[dict[str, Any]], series: Series) -> Iterator[Seg]:
-    """The objects of a SEG series that have a segment.
+def _seg(entry: Mapping[str, Any], series: Series) -> Seg:
+    """One object of a SEG series as its metadata tell it.
 
     Raises:
-        FewshotError: if one cannot be used.
+        FewshotError: if it cannot be used.
     """
-    for entry in entries:
-        try:
-            dataset = Dataset.from_json(entry, bulk_data_uri_handler=lambda _uri: None)
-            instance = str(dataset.SOPInstanceUID)
-        except NOT_DICOM as error:
-            raise FewshotError(f"its headers are damaged ({error}).") from error
+    try:
+        # without its frames, of which there may be thousands
+        dataset = Dataset.from_json({tag: entry[tag] for tag in HEADER_TAGS if tag in entry})
+        instance = str(dataset.SOPInstanceUID)
         header = read_header(dataset)
-        if header.segments:
-            yield Seg(header, instance, series.key)
-
-
-def is_uid(text: str) -> bool:
-    """Whether a text can be a UID, and so the name of a file."""
-    return re.fullmatch(r"[0-9][0-9.]{0,63}", text) is not None
+    except FewshotError:
+        raise
+    except Exception as error:
+        # values of a wrong kind make pydicom and our own code raise anything, and the PACS has others to be read
+        raise FewshotError(f"its headers are damaged ({type(error).__name__}: {error}).") from error
+    if not is_uid(instance):
+        raise FewshotError(f"its headers are damaged (SOPInstanceUID {instance!r}).")
+    if header.series not in ("", series.uid):
+        raise FewshotError(f"its headers say that it is the series {header.series}: store it again.")
+    return Seg(replace(header, series=series.uid, study=series.study), instance, series.key)

@@ -18,8 +18,10 @@ from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
 CONNECT_SECONDS = 5.0
+HEADER_SECONDS = 30.0
+"""For the headers of one series; others wait for them, and they are asked for again."""
 TRANSFER_SECONDS = 120.0
-"""Between two pieces of an answer that holds pixels or many headers; a PACS may have to fetch them from far away."""
+"""Between two pieces of an answer that holds pixels; a PACS may have to fetch them from far away."""
 
 FILTER, EXPIRY = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER", "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY"
 POLL_SECONDS = 5.0
@@ -36,30 +38,40 @@ class TimeLimits(HTTPAdapter):
 
     Args:
         query_seconds: to wait for the answer to a query.
-        transfer_seconds: to wait for each piece of an answer with headers or pixels, and after sending some.
+        header_seconds: to wait for each piece of an answer with headers.
+        transfer_seconds: to wait for each piece of an answer with pixels, and after sending some.
     """
 
-    def __init__(self, query_seconds: float, transfer_seconds: float) -> None:
+    def __init__(self, query_seconds: float, header_seconds: float, transfer_seconds: float) -> None:
         super().__init__()
-        self._query, self._transfer = query_seconds, transfer_seconds
+        self._query, self._header, self._transfer = query_seconds, header_seconds, transfer_seconds
 
     @override
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         path = str(request.url).partition("?")[0]
-        query = request.method == "GET" and path.endswith("/series")
-        kwargs["timeout"] = (CONNECT_SECONDS, self._query if query else self._transfer)
+        seconds = self._transfer
+        if request.method == "GET" and path.endswith("/series"):
+            seconds = self._query
+        elif path.endswith("/metadata"):
+            seconds = self._header
+        kwargs["timeout"] = (CONNECT_SECONDS, seconds)
         return super().send(request, *args, **kwargs)
 
 
 def make_client(
-    url: str, *, query_seconds: float | None = None, transfer_seconds: float = TRANSFER_SECONDS
+    url: str,
+    *,
+    query_seconds: float | None = None,
+    header_seconds: float = HEADER_SECONDS,
+    transfer_seconds: float = TRANSFER_SECONDS,
 ) -> DICOMwebClient:
     """A client with the account and the prefixes of MONAI Label's settings; nothing is asked yet.
 
     Args:
         url: the DICOMweb address.
         query_seconds: to wait for the answer to a query; by default MONAI_LABEL_DICOMWEB_READ_TIMEOUT.
-        transfer_seconds: to wait for each piece of a longer answer.
+        header_seconds: to wait for each piece of an answer with headers.
+        transfer_seconds: to wait for each piece of an answer with pixels.
     """
     user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     if "googleapis.com" in url:
@@ -78,7 +90,8 @@ def make_client(
             wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX or None,
             stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX or None,
         )
-    limits = TimeLimits(query_seconds or settings.MONAI_LABEL_DICOMWEB_READ_TIMEOUT, transfer_seconds)
+    query_seconds = query_seconds or settings.MONAI_LABEL_DICOMWEB_READ_TIMEOUT
+    limits = TimeLimits(query_seconds, header_seconds, transfer_seconds)
     for scheme in ("http://", "https://"):
         session.mount(scheme, limits)
     logging.getLogger("dicomweb_client").setLevel(

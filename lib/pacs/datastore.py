@@ -13,11 +13,12 @@ from monailabel.datastore.local import DataModel
 from typing_extensions import override
 
 from fewshot.errors import FewshotError
-from lib.pacs.catalog import is_uid
 from lib.pacs.errors import PacsError
+from lib.pacs.listing import is_uid
 from lib.pacs.model import FINAL, SERIES
 from lib.pacs.reading import PacsReading
 from lib.pacs.submitting import Submitter
+from lib.requested import require_tag, tellable
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,18 @@ class Pacs(PacsReading):
     def __init__(self, client: DICOMwebClient, *, check: Check, names: Names, **options: Any) -> None:
         super().__init__(client, **options)
         self._check, self._names = check, names
-        self._submitter = Submitter(client, self._folder / "unsent")
+        self._unsent = self._folder / "unsent"
+        self._submitter = Submitter(client, self._unsent)
+
+    @override
+    def follow(self, seconds: float) -> None:
+        if kept := self._submitter.unsent():
+            logger.warning(
+                "%d labels that the PACS did not take lie in %s: submit them again, then remove them there.",
+                kept,
+                self._unsent,
+            )
+        super().follow(seconds)
 
     @override
     def save_label(
@@ -56,10 +68,10 @@ class Pacs(PacsReading):
 
         Raises:
             HTTPException: 422 for a label that cannot be one; nothing is changed.
-            FewshotError, PacsError: if it cannot be stored; the sentence says where the file is kept.
+            FewshotError, PacsError: if it cannot be stored; the sentence says where the file is kept. So does the
+                log for a failure that nobody expected.
         """
-        if not label_tag or Path(label_tag).name != label_tag:
-            raise HTTPException(422, f"A label cannot have the tag {label_tag!r}: use final or original.")
+        require_tag(label_tag)
         file, info = Path(label_filename), dict(label_info or {})
         if label_tag == FINAL:
             self._submit(image_id, file, info)
@@ -76,30 +88,51 @@ class Pacs(PacsReading):
             self._check(image, file, info, image_id)
             dicom = self._copies.dicom(self._series(image_id))
             self._submitter.submit(file, self._names(info, image_id), info, image, dicom)
-        except FewshotError as error:
+        except HTTPException:
+            raise  # it was refused: whoever sent it has to change it
+        except Exception as error:
+            # whatever went wrong, such as a full disk, somebody drew this label and must not draw it again
             if not is_uid(image_id):
                 raise
-            kept = f"{error} The label of {image_id} is kept in {self._submitter.keep(image_id, file, info)}."
+            kept = self._keep(image_id, file, info)
             if isinstance(error, PacsError):
-                raise PacsError(kept, status=error.status, lost=error.lost) from error
-            raise FewshotError(kept) from error
+                raise PacsError(f"{error} {kept}", status=error.status, lost=error.lost) from error
+            if isinstance(error, FewshotError | OSError):
+                raise FewshotError(f"{error} {kept}") from error
+            logger.error("%s", kept)
+            raise
         try:
             self._watch.ask(own=image_id)
         except PacsError:
             logger.warning("The label of %s is stored; it counts once the PACS answers again.", image_id)
+        except Exception:
+            # it is stored: who sent it must not be told that it is not, and the next poll asks again
+            logger.exception("The label of %s is stored, and could not be listed yet.", image_id)
+
+    def _keep(self, image_id: str, file: Path, info: dict[str, Any]) -> str:
+        """Keep a label that was not stored; says where, or why not."""
+        try:
+            return f"The label of {image_id} is kept in {self._submitter.keep(image_id, file, info)}."
+        except OSError as error:
+            return f"The label of {image_id} could not be kept here either ({error}): save it in the viewer."
 
     @override
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         self._series(image_id)
-        self._records.tell_image(image_id, info)
+        self._records.tell_image(image_id, tellable(info))
         self._show()
 
     @override
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Remember what a viewer tells of a label; what its SEG says itself stays.
+
+        Raises:
+            HTTPException: 404 if there is no such label, 422 for what cannot be told of one.
+        """
         if series := self._label(label_id, label_tag).info.get(SERIES):
-            self._records.tell_seg(label_id, series, info)
+            self._records.tell_seg(label_id, series, tellable(info))
         else:
-            self._records.tell_label(label_id, label_tag, info)
+            self._records.tell_label(label_id, label_tag, tellable(info))
         self._show()
 
     @override
@@ -110,6 +143,7 @@ class Pacs(PacsReading):
         self._show()
 
     def _label(self, label_id: str, label_tag: str) -> DataModel:
+        require_tag(label_tag)
         label = self._datastore.label(label_id, label_tag)
         if label is None:
             raise HTTPException(404, f"There is no label {label_id} with tag {label_tag}.")

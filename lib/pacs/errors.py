@@ -15,7 +15,10 @@ GONE = 404
 UNAVAILABLE = 503
 REFUSED = (401, 403)
 
-NOT_DICOM = (ValueError, KeyError, TypeError, AttributeError, EOFError, struct.error, InvalidDicomError)
+NOT_DICOM = (
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError),
+    *(struct.error, InvalidDicomError),
+)
 """What parsing of JSON or DICOM raises where it was promised and something else came."""
 
 
@@ -25,12 +28,16 @@ class PacsError(FewshotError):
     Attributes:
         status: the HTTP status to answer with: 404 for what is not in the PACS, else 503.
         lost: it does not answer at all, so that asking it for something else is no use.
+        slow: it could be reached, and then said nothing for too long; it may be quicker with something else.
     """
 
-    def __init__(self, sentence: str, *, status: int = UNAVAILABLE, lost: bool = False) -> None:
+    def __init__(
+        self, sentence: str, *, status: int = UNAVAILABLE, lost: bool = False, slow: bool = False
+    ) -> None:
         super().__init__(sentence)
         self.status = status
         self.lost = lost
+        self.slow = slow
 
 
 @contextmanager
@@ -47,7 +54,11 @@ def told(url: str, what: str, *, query: bool = False) -> Iterator[None]:
     except requests.HTTPError as error:
         raise _answered(error, url, what, query=query) from error
     except requests.Timeout as error:
-        raise PacsError(f"The PACS {url} took too long over {what}: try again later.", lost=True) from error
+        raise PacsError(
+            f"The PACS {url} took too long over {what}: try again later.",
+            lost=True,
+            slow=not isinstance(error, requests.ConnectTimeout),
+        ) from error
     except requests.JSONDecodeError as error:
         raise _not_dicom(url, what) from error
     except requests.ConnectionError as error:

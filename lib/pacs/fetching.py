@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,9 +17,10 @@ from filelock import FileLock, Timeout
 
 from fewshot.errors import FewshotError
 from lib.files import write_json
-from lib.pacs.catalog import Key, Seg, Series, is_uid
+from lib.pacs.catalog import Contents, Seg
 from lib.pacs.client import get_file, iter_files
 from lib.pacs.errors import GONE, NOT_DICOM, PacsError, told
+from lib.pacs.listing import Key, Series, is_uid
 from lib.pacs.seg_reading import read_seg
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ NOTE = ".json"
 """`UID.nii.gz.json` says which state of the series a copy is, and what NIfTI cannot: its modality."""
 
 SEGS = "segs"
+
+FETCHING = ".fetching-"
+"""`.fetching-UID/` is an image on its way; one is left where a process was killed."""
 
 
 class UnreadableSegError(FewshotError):
@@ -118,6 +121,23 @@ class Copies:
         for folder in (self.folder / SEGS).glob(f"{series}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def forget_all_but(self, contents: Contents) -> None:
+        """Remove the copies of everything else: what went while nobody asked the PACS, and what was never whole.
+
+        With a search filter or modalities that leave out images which the PACS still has, their copies go too: they
+        can be fetched again, and those of a patient that nobody asks for must not stay.
+        """
+        for path in self.folder.iterdir():
+            uid = path.name.removesuffix(NOTE).removesuffix(NIFTI).removeprefix(FETCHING)
+            if path.name.startswith(FETCHING):
+                with suppress(Timeout), self._alone(uid, seconds=0):
+                    shutil.rmtree(path, ignore_errors=True)
+            elif is_uid(uid) and uid not in contents.images:
+                self.forget(uid)
+        for folder in (self.folder / SEGS).glob("*"):
+            if folder.name.partition("-")[0] not in contents.listed:
+                shutil.rmtree(folder, ignore_errors=True)
+
     @contextmanager
     def _alone(self, uid: str, *, seconds: float = -1) -> Iterator[None]:
         with FileLock(self.folder / ".locks" / uid, timeout=seconds):
@@ -131,9 +151,11 @@ class Copies:
 
         file, folder = self._file(series), self.dicom(series)
         Path(f"{file}{NOTE}").unlink(missing_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=self.folder) as place:
-            fresh = Path(place) / series.uid
-            fresh.mkdir()
+        place = self.folder / f"{FETCHING}{series.uid}"
+        shutil.rmtree(place, ignore_errors=True)
+        fresh = place / series.uid
+        fresh.mkdir(parents=True)
+        try:
             count = self._download(series, fresh)
             try:
                 volume = read_volume(fresh)
@@ -142,11 +164,13 @@ class Copies:
                 self._unreadable[series.key] = sentence[:1].upper() + sentence[1:]
                 logger.warning("%s", self._unreadable[series.key])
                 raise FewshotError(self._unreadable[series.key]) from error
-            written = Path(place) / f"volume{NIFTI}"
+            written = place / f"volume{NIFTI}"
             write_image(written, volume)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(fresh, folder)
             os.replace(written, file)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
         write_json(
             Path(f"{file}{NOTE}"),
             {"instances": series.instances, "modality": volume.modality, "notes": volume.notes},
@@ -155,16 +179,22 @@ class Copies:
         return file
 
     def _download(self, series: Series, folder: Path) -> int:
-        """One file per instance; returns how many."""
-        count = 0
-        with told(str(self._client.base_url), str(series)):
+        """One file per instance; returns how many.
+
+        Raises:
+            PacsError: if the PACS sends none, or fewer than it lists.
+        """
+        count, url = 0, self._client.base_url
+        with told(str(url), str(series)):
             for instance in iter_files(self._client, series.study, series.uid):
                 uid = str(instance.SOPInstanceUID)
                 instance.save_as(folder / f"{uid if is_uid(uid) else count}.dcm")
                 count += 1
         if not count:
+            raise PacsError(f"The PACS {url} has no file of {series}: was it deleted?", status=GONE)
+        if count < series.instances:
             raise PacsError(
-                f"The PACS {self._client.base_url} has no file of {series}: was it deleted?", status=GONE
+                f"The PACS {url} sent {count} of {series.instances} files of {series}: try again."
             )
         return count
 

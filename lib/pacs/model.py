@@ -8,8 +8,9 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from lib.pacs.catalog import Contents, Seg, Series
+from lib.pacs.catalog import Contents, Seg
 from lib.pacs.fetching import NIFTI
+from lib.pacs.listing import Series
 
 FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 
@@ -40,14 +41,22 @@ def objects(contents: Contents, records: Mapping[str, Any]) -> dict[str, ImageLa
             )
         if (seg := contents.models.get(uid)) and not _newer(labels.get(ORIGINAL), seg):
             labels[ORIGINAL] = DataModel(ext=NIFTI, info=seg_info(seg, series))
-        info = {**series.info, "name": f"{uid}{NIFTI}", **entry.get("info", {})}
+        info = {**entry.get("info", {}), **series.info, "name": f"{uid}{NIFTI}"}
         made[uid] = ImageLabelModel(image=DataModel(ext=NIFTI, info=info), labels=labels)
     return made
 
 
 def seg_info(seg: Seg, image: Series) -> dict[str, Any]:
-    """A SEG as the info of a label: value n of the label map is the n-th name."""
+    """A SEG as the info of a label: value n of the label map is the n-th name.
+
+    Slicer shows a draft by `label_names`: it gives the n-th name the value n, and drops one called background.
+    """
+    names: dict[str, int] = {}
+    for position, segment in enumerate(seg.header.segments, start=1):
+        taken = segment.name in names or segment.name == "background"
+        names[f"{segment.name} ({position})" if taken else segment.name] = position
     return {
+        "params": {"label_names": names},
         "label_info": [
             {"name": segment.name, "idx": position}
             for position, segment in enumerate(seg.header.segments, start=1)
@@ -63,4 +72,5 @@ def seg_info(seg: Seg, image: Series) -> dict[str, Any]:
 
 
 def _newer(label: DataModel | None, seg: Seg) -> bool:
-    return label is not None and int(label.info.get("ts", 0)) > seg.seconds
+    told = label.info.get("ts") if label else None
+    return isinstance(told, int) and told > seg.seconds

@@ -17,10 +17,12 @@ from monailabel.utils.others.generic import md5_digest
 from typing_extensions import override
 
 from fewshot.errors import FewshotError
-from lib.pacs.catalog import Catalog, Contents, Series
+from lib.pacs.catalog import Catalog, Contents, Seg
 from lib.pacs.errors import GONE, PacsError
 from lib.pacs.fetching import Copies, UnreadableSegError
-from lib.pacs.model import FINAL, SERIES, objects
+from lib.pacs.lately import FailedLately
+from lib.pacs.listing import Series
+from lib.pacs.model import FINAL, SERIES, objects, seg_info
 from lib.pacs.records import Records
 from lib.pacs.watching import Labelled, Watch
 
@@ -51,14 +53,16 @@ class PacsReading(DICOMWebDatastore):
         modalities: Collection[str] = (),
         on_change: Labelled | None = None,
     ) -> None:
-        catalog = Catalog(client, search, modalities)
-        self.url, self._on_change = catalog.url, on_change
+        self.url, self._on_change = str(client.base_url), on_change
         self._client = client
         self._folder = cache / md5_digest(self.url)
+        catalog = Catalog(client, search, modalities, unusable=self._folder / "unusable.json")
         # not DICOMWebDatastore's, which watches files; what the PACS has is not in files
         LocalDatastore.__init__(self, str(self._folder), auto_reload=False, read_only=True)
         self._copies, self._records = Copies(client, self._folder), Records(self._folder)
         self._showing = threading.Lock()
+        self._shown: tuple[Contents, Mapping[str, Any]] | None = None
+        self._failed = FailedLately()
         self._watch = Watch(catalog, seen=self._seen, labelled=self._labelled)
 
     # --- what the PACS has ---------------------------------------------------------------------------------
@@ -84,10 +88,14 @@ class PacsReading(DICOMWebDatastore):
     def _seen(self, before: Contents, now: Contents) -> None:
         """Show what the PACS has now, and remove the copies of what is gone."""
         self._show()
+        if not before.answered:
+            self._copies.forget_all_but(now)
         for image in before.images.keys() - now.images.keys():
             logger.info("The series %s is not in the PACS any more", image)
             self._copies.forget(image)
-        changed = {image for image, series in now.images.items() if before.images.get(image) != series}
+            self._failed.forget(image)
+        keys = {series.key for series in before.images.values()}
+        changed = {image for image, series in now.images.items() if series.key not in keys}
         counting = {seg.series for seg in now.segs() if seg.header.image_series not in changed}
         for series in {seg.series for seg in before.segs()} - counting:
             self._copies.forget_seg(series)
@@ -95,13 +103,17 @@ class PacsReading(DICOMWebDatastore):
     def _show(self) -> None:
         """From now on show what the PACS has and what is remembered here."""
         with self._showing:
+            contents, records = self._watch.contents, self._records.read()
+            if self._shown and self._shown[0] is contents and self._shown[1] is records:
+                return
             self._datastore = LocalDatastoreModel(
                 name=self.url,
                 description=f"PACS {self.url}",
                 images_dir=".",
-                objects=objects(self._watch.contents, self._records.read()),
+                objects=objects(contents, records),
                 base_path=self._datastore_path,
             )
+            self._shown = contents, records
 
     def _labelled(self, images: list[str], since: bool) -> None:
         """Tell of labels by others; try those that are new, so that one which cannot be used does not count."""
@@ -127,17 +139,23 @@ class PacsReading(DICOMWebDatastore):
     def get_unlabeled_images(
         self, label_tag: str | None = None, labels: list[str] | None = None
     ) -> list[str]:
-        """Images that nobody has labelled, without those that turned out to be unreadable.
+        """Images that nobody has labelled, without those that turned out to be unreadable, some for a while.
 
         Raises:
-            PacsError: if the PACS has not said yet what it has.
+            PacsError: if the PACS has not said yet what it has, or failed just now over all that would be left.
         """
         if self._watch.problem and not self._watch.contents.images:
             raise PacsError(self._watch.problem, lost=True)
         readable = {
             uid for uid, series in self._watch.contents.images.items() if self._copies.problem(series) is None
         }
-        return [image for image in LocalDatastore.get_unlabeled_images(self) if image in readable]
+        images = [image for image in LocalDatastore.get_unlabeled_images(self) if image in readable]
+        failed = self._failed.errors()
+        offered = [image for image in images if image not in failed]
+        if images and not offered:
+            error = failed[images[0]]
+            raise PacsError(str(error), status=error.status)
+        return offered
 
     @override
     def get_image_info(self, image_id: str) -> dict[str, Any]:
@@ -145,6 +163,7 @@ class PacsReading(DICOMWebDatastore):
         if entry is None or series is None:
             return {}
         info: dict[str, Any] = copy.deepcopy(entry.image.info)
+        info.pop("path", None)
         if path := self._copies.fetched(series):
             info["path"] = str(path)
         return info
@@ -159,7 +178,9 @@ class PacsReading(DICOMWebDatastore):
             PacsError: if there is no such image, or the PACS does not hand it over.
             FewshotError: if it is no volume.
         """
-        return str(self._copies.image(self._series(image_id)))
+        series = self._series(image_id)
+        with self._failed.noted(image_id):
+            return str(self._copies.image(series))
 
     @override
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
@@ -180,39 +201,57 @@ class PacsReading(DICOMWebDatastore):
             if not series:
                 return str(self._records.label_file(label_id, label_tag, label.ext))
             try:
-                return str(self._fetch_label(label_id, series))
+                return str(self._fetch_label(*self._seg(label_id, series)))
             except UnreadableSegError as error:
                 failure = error
         if failure:
             raise failure
         return ""
 
-    def _fetch_label(self, image_id: str, series: str) -> Path:
-        """One SEG that counts for an image, as a label map on its grid.
+    def _seg(self, image_id: str, series: str) -> tuple[Seg, Series]:
+        """A SEG series that counts for an image, and the image.
 
         Raises:
-            PacsError: if it does not count any more, or the PACS does not hand it over.
-            UnreadableSegError: if it cannot be used; it does not count from now on.
+            PacsError: if it does not count any more.
         """
         contents = self._watch.contents
         image = contents.images.get(image_id)
         segs = (kind.get(image_id) for kind in (contents.persons, contents.models))
         seg = next((seg for seg in segs if seg and seg.series == series), None)
         if image is None or seg is None:
-            raise PacsError(
-                f"The SEG series {series} of the image {image_id} was deleted or replaced.", status=GONE
-            )
+            raise _replaced(image_id, series)
+        return seg, image
+
+    def _fetch_label(self, seg: Seg, image: Series) -> Path:
+        """The very SEG, as a label map on the grid of the very image.
+
+        Raises:
+            PacsError: if it does not count any more, or the PACS does not hand it over.
+            UnreadableSegError: if it cannot be used; it does not count from now on.
+        """
+        counting, as_now = self._seg(image.uid, seg.series)
+        if counting != seg or as_now.key != image.key:
+            raise _replaced(image.uid, seg.series)
         try:
             return self._copies.label(seg, image)
         except UnreadableSegError as error:
-            self._watch.leave_out(seg, str(error))
+            self._watch.leave_out(seg, image, str(error))
             raise
 
-    def label_source(self, image_id: str) -> tuple[tuple[Any, ...], Callable[[], Path]]:
-        """What changes when another label of an image counts, and how to get its file; nothing is fetched yet."""
+    def label_source(
+        self, image_id: str
+    ) -> tuple[Mapping[str, Any], tuple[Any, ...], Callable[[], Path]] | None:
+        """The person's label of an image that counts: its info, what changes when another does, how to get its file.
+
+        All three are of one SEG at one moment, so that its names never go with the voxels of another; nothing is
+        fetched yet. None if there is no label.
+        """
         contents = self._watch.contents
-        image, seg = contents.images[image_id], contents.persons[image_id]
-        return (*seg.key, image.instances), partial(self._fetch_label, image_id, seg.series)
+        image, seg = contents.images.get(image_id), contents.persons.get(image_id)
+        if image is None or seg is None:
+            return None
+        stamp = (*seg.key, seg.instance, image.instances)
+        return seg_info(seg, image), stamp, partial(self._fetch_label, seg, image)
 
     @override
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
@@ -244,3 +283,7 @@ class PacsReading(DICOMWebDatastore):
     @override
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Nothing to write."""
+
+
+def _replaced(image_id: str, series: str) -> PacsError:
+    return PacsError(f"The SEG series {series} of the image {image_id} was deleted or replaced.", status=GONE)

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 
 from fewshot.errors import FewshotError
 from fewshot.volumes import Volume
@@ -28,6 +29,22 @@ from lib.pacs.seg_placing import paint, paint_nearest, spans_of
 LARGEST = 255
 """Segments that one SEG may have: results are 8-bit label maps."""
 ALGORITHMS = ("MANUAL", "SEMIAUTOMATIC", "AUTOMATIC")
+
+
+_HEADER = (
+    *("SOPInstanceUID", "Modality", "SeriesInstanceUID", "StudyInstanceUID", "SeriesDescription"),
+    *("ReferencedSeriesSequence", "SegmentSequence", "TimezoneOffsetFromUTC"),
+    *(
+        "ContentDate",
+        "ContentTime",
+        "SeriesDate",
+        "SeriesTime",
+        "InstanceCreationDate",
+        "InstanceCreationTime",
+    ),
+)
+HEADER_TAGS = tuple(f"{tag_for_keyword(keyword):08X}" for keyword in _HEADER)
+"""What `read_header` looks at and the object's UID, as DICOM JSON names it."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +174,9 @@ def _name(dataset: Dataset) -> str:
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
-    """A value as text without the blanks around it; "" where there is none."""
+    """A value as text without the blanks of any kind around it; "" where there is none."""
     value = dataset.get(keyword)
-    return "" if value is None else str(value).strip(" \0")
+    return "" if value is None else str(value).replace("\0", " ").strip()
 
 
 def _segment(item: Dataset, position: int) -> Segment:
@@ -181,8 +198,8 @@ def _created(dataset: Dataset) -> str:
         clock, _, fraction = _text(dataset, f"{kind}Time").replace(":", "").partition(".")
         try:
             time = datetime.strptime(f"{day}{clock:0<6}.{fraction[:6]:0<6}", "%Y%m%d%H%M%S.%f")
-        except ValueError:
+            time = time + offset if zone and zone[1] == "-" else time - offset
+        except (ValueError, OverflowError):  # no date, or one that the time zone moves out of the calendar
             continue
-        time = time + offset if zone and zone[1] == "-" else time - offset
-        return time.strftime("%Y%m%d%H%M%S.%f")
+        return time.strftime("%Y%m%d%H%M%S.%f").zfill(21)  # Linux writes the year 1 as "1"
     return ""

@@ -83,6 +83,10 @@ class Submitter:
         write_json(folder / "params.json", dict(info))
         return file
 
+    def unsent(self) -> int:
+        """How many labels the PACS did not take, in all the time."""
+        return sum(1 for _ in self._unsent.glob("*/params.json"))
+
     def _store(self, dataset: pydicom.Dataset) -> None:
         url = str(self._client.base_url)
         with told(url, "the storage of a label", query=True):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, HTTPException, Request, UploadFile
@@ -17,6 +19,7 @@ from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.queueing import Cancelled, DuplicateTicketError, InferenceQueue, Ticket
+from lib.routes import segmentations
 from lib.routes.queue import queue
 
 logger = logging.getLogger(__name__)
@@ -54,6 +57,8 @@ async def infer(
     `DELETE /infer/queue/{ticket}` cancels it.
     """
     values = _read(params)
+    if output == ResultType.dicom_seg:
+        segmentations.require_pacs("" if session_id or file else image)
     instance, line, turn = app_instance(), queue(), asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
@@ -69,13 +74,19 @@ async def infer(
         )
     except DuplicateTicketError as error:
         raise HTTPException(409, str(error)) from error
-    watch, computing = _Watch(request, line, ticket), None
+
+    def run() -> Any:
+        if output == ResultType.dicom_seg:
+            return segmentations.infer_seg(background_tasks, model, image, values)
+        return run_inference(
+            background_tasks, model, image, session_id, json.dumps(values), file, label, output
+        )
+
+    watch, work = _Watch(request, line, ticket), _Work(line, ticket, background_tasks)
     try:
         stored = "" if session_id or file else image
         preparing = loop.run_in_executor(_preparing, instance.prepare_inference, model, stored)
-        preparing.add_done_callback(
-            lambda done: done.cancelled() or done.exception()
-        )  # it may be nobody's any more
+        preparing.add_done_callback(_seen)
         await watch.wait(preparing, turn.wait())  # before its turn it is woken when it is cancelled
         ticket.check()
         await preparing
@@ -83,37 +94,59 @@ async def infer(
         await watch.wait(turn.wait())
         ticket.check()
         values["ticket"] = ticket.id
-        computing = loop.run_in_executor(
-            _computing,
-            _compute,
-            line,
-            ticket,
-            lambda: run_inference(
-                background_tasks, model, image, session_id, json.dumps(values), file, label, output
-            ),
-        )
+        computing = work.start(loop, run)
         await watch.wait(computing)
         answer = await computing
         ticket.check()  # it may have been too late to stop
-    except Exception as error:
-        await background_tasks()  # they remove uploaded files; FastAPI runs them after a success only
+    except BaseException as error:  # also when the server ends and cuts its requests
+        work.abandon()
         if isinstance(error, Cancelled):
             raise HTTPException(409, str(error)) from error
         raise
     finally:
         line.cancel(ticket)  # if this request is over before its inference is
-        if computing is None:
+        if not work.started:
             line.leave(ticket)
     return answer
 
 
-def _compute(line: InferenceQueue, ticket: Ticket, run: Callable[[], Any]) -> Any:
-    """In the thread: however the inference ends, and whether or not its request is still there, others go on."""
-    try:
-        ticket.check()
-        return run()
-    finally:
-        line.leave(ticket)
+class _Work:
+    """An inference in its thread: however it ends, and whether or not its request is still there, others go on.
+
+    What it leaves in files is removed after the answer was sent, or here if there is none.
+    """
+
+    def __init__(self, line: InferenceQueue, ticket: Ticket, files: BackgroundTasks) -> None:
+        self._line, self._ticket, self._files = line, ticket, files
+        self._abandoned = threading.Event()
+        self.started = False
+
+    def start(self, loop: asyncio.AbstractEventLoop, run: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Compute it as soon as the thread is free."""
+        self.started = True
+        computing = loop.run_in_executor(_computing, self._compute, run)
+        computing.add_done_callback(_seen)
+        return computing
+
+    def abandon(self) -> None:
+        """Nobody gets the answer: remove the files, now and those that are still to come when it has ended."""
+        self._abandoned.set()
+        self._remove_files()
+
+    def _compute(self, run: Callable[[], Any]) -> Any:
+        try:
+            self._ticket.check()
+            return run()
+        finally:
+            self._line.leave(self._ticket)
+            if self._abandoned.is_set():
+                self._remove_files()
+
+    def _remove_files(self) -> None:
+        # FastAPI does it after a success only. Not awaited: whoever cancels a request at the server's end does not wait
+        for task in list(self._files.tasks):
+            with suppress(OSError):
+                task.func(*task.args, **task.kwargs)
 
 
 class _Watch:
@@ -142,6 +175,12 @@ class _Watch:
                     task.cancel()
 
 
+def _seen(work: asyncio.Future[Any]) -> None:
+    """Whatever became of it, nobody may be waiting any more, which is no reason for a call stack in the log."""
+    if not work.cancelled():
+        work.exception()
+
+
 def _read(params: str) -> dict[str, Any]:
     values = json.loads(params) if params else {}
     if not isinstance(values, dict):
@@ -157,7 +196,11 @@ def _read(params: str) -> dict[str, Any]:
 
 
 def _client(request: Request, values: dict[str, Any], user: User) -> str:
-    """Who takes turns: the viewer if it says who it is, else the user, else the computer."""
+    """Who takes turns: the viewer on its computer if it says who it is, else the user, else the computer.
+
+    Every 3D Slicer calls itself `user-xyz` until somebody changes that.
+    """
     host = request.client.host if request.client else "unknown"
-    name = values.get("client_id") or (user.username if settings.MONAI_LABEL_AUTH_ENABLE else host)
-    return str(name)[:LONGEST_TICKET]
+    if name := values.get("client_id"):
+        return f"{str(name)[:LONGEST_TICKET]}@{host}"
+    return user.username if settings.MONAI_LABEL_AUTH_ENABLE else host

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from functools import cache, partial
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -48,18 +49,32 @@ def _threads() -> anyio.CapacityLimiter:
     return anyio.CapacityLimiter(THREADS)
 
 
-@router.api_route("/dicom/{path:path}", methods=["GET", "POST"], include_in_schema=False)
-async def forward(
+@router.get("/dicom/{path:path}", include_in_schema=False)
+async def fetch(
     request: Request,
     path: str,
     user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)),  # noqa: ARG001, B008
 ) -> StreamingResponse:
+    """What the PACS has."""
+    return await _forward(request, path, None)
+
+
+@router.post("/dicom/{path:path}", include_in_schema=False)
+async def store(
+    request: Request,
+    path: str,
+    user: User = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)),  # noqa: ARG001, B008
+) -> StreamingResponse:
+    """Store in the PACS. A segmentation there is a label: it takes the role that submitting one here takes."""
+    return await _forward(request, path, await request.body())
+
+
+async def _forward(request: Request, path: str, body: bytes | None) -> StreamingResponse:
     """Ask the PACS the same, and hand on its answer while it comes.
 
     Raises:
         HTTPException: 502 if it does not answer, 504 if it takes too long.
     """
-    body = await request.body() if request.method == "POST" else None
     ask = partial(_ask, request.method, path, request.url.query, dict(request.headers), body)
     answer = await anyio.to_thread.run_sync(ask, limiter=_threads())
     dropped = HOP_BY_HOP | {name.strip().lower() for name in answer.headers.get("Connection", "").split(",")}
@@ -99,6 +114,8 @@ def _url(path: str) -> str:
         raise HTTPException(400, "The path leads out of the PACS's DICOMweb: leave out the two dots.")
     if not _server().startswith(("http://", "https://")):
         raise HTTPException(404, "There is no PACS behind this server: it serves a folder of studies.")
+    # It was decoded once, which is what was looked at; what is encoded in it must not be decoded on the way.
+    path = quote(path, safe="/,:@")
     service, _, rest = path.partition("/")
     if service not in SERVICES:
         return f"{_server()}/{path}"

@@ -60,13 +60,10 @@ class AdapterTrainer(WorkspaceTrainer):
     @override
     def _train(self, request: dict[str, Any], stats: TrainingStats) -> dict[str, Any]:
         submissions = self.project.submissions()
-        stats.note(
-            total_epochs=self._epochs(request),
-            templates=[submission.image_id for submission in submissions],
-        )
+        stats.note(total_epochs=self._epochs(request))
         templates = self.project.templates(submissions)
-        if self.project.left_out:
-            stats.note(left_out=self.project.left_out)
+        images = [entry.image_id for entry in submissions if entry.image_id not in templates.left_out]
+        stats.note(templates=images, **({"left_out": templates.left_out} if templates.left_out else {}))
         labels = self.project.drawn_labels(templates)
         model = self.project.engine.fit(
             templates,

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,12 @@ class FakePacs:
         broken: paths that contain one of these texts are answered with 500.
         seconds: wait so long before each answer.
         body: answer everything with this text.
+        slow: wait so long before answering paths that contain the text.
         page: series in one answer at most.
+        offsets: whether it knows how to go on after its first answer: "yes", "refused", or "ignored".
+        extra: entries that it lists before all others.
+        headers: changes an object's metadata before they are sent.
+        sends: files of a series that are sent at most; 0 for all.
         refuses: answer 200 to a STOW and report a failure.
     """
 
@@ -34,6 +40,11 @@ class FakePacs:
         self.asked: list[str] = []
         self.status, self.seconds, self.body, self.page = 0, 0.0, "", 0
         self.broken: set[str] = set()
+        self.slow: dict[str, float] = {}
+        self.offsets = "yes"
+        self.extra: list[dict] = []
+        self.headers: Callable[[dict], object] = lambda _entry: None
+        self.sends = 0
         self.refuses = False
         self.files: dict[tuple[str, str], dict[str, pydicom.Dataset]] = defaultdict(dict)
         self._server: ThreadingHTTPServer | None = None
@@ -98,7 +109,7 @@ class FakePacs:
     def answer(self, request: BaseHTTPRequestHandler, method: str, body: bytes) -> None:
         url = urlsplit(request.path)
         self.asked.append(f"{method} {url.path}")
-        time.sleep(self.seconds)
+        time.sleep(self.seconds + sum(wait for text, wait in self.slow.items() if text in url.path))
         parts = url.path.removeprefix("/dicom-web/").split("/")
         if self.status or any(text in url.path for text in self.broken):
             self._send(request, self.status or 500, "text/plain", b"no")
@@ -107,12 +118,16 @@ class FakePacs:
         elif method == "POST":
             self._stow(request, body)
         elif parts[0] == "series":
-            self._send_json(request, self._qido(parse_qs(url.query)))
+            query = parse_qs(url.query)
+            if "offset" in query and self.offsets == "refused":
+                self._send(request, 400, "text/plain", b"no")
+            else:
+                self._send_json(request, self._qido(query))
         else:
             self._wado(request, parts)
 
     def _qido(self, query: dict[str, list[str]]) -> list[dict]:
-        listed = []
+        listed = list(self.extra)
         for held in self.files.values():
             first = next(iter(held.values()))
             if query.get("Modality", [first.Modality])[0] != first.Modality:
@@ -122,7 +137,7 @@ class FakePacs:
                 setattr(short, keyword, first.get(keyword))
             short.NumberOfSeriesRelatedInstances = len(held)
             listed.append(short.to_json_dict())
-        start = int(query.get("offset", ["0"])[0])
+        start = int(query.get("offset", ["0"])[0]) if self.offsets == "yes" else 0
         return listed[start : start + self.page] if self.page else listed[start:]
 
     def _wado(self, request: BaseHTTPRequestHandler, parts: list[str]) -> None:
@@ -130,9 +145,12 @@ class FakePacs:
         if not held:
             self._send(request, 404, "text/plain", b"not here")
         elif parts[-1] == "metadata":
-            self._send_json(request, [_headers(dataset) for dataset in held.values()])
+            entries = [_headers(dataset) for dataset in held.values()]
+            for entry in entries:
+                self.headers(entry)
+            self._send_json(request, entries)
         else:
-            files = [held[parts[5]]] if len(parts) > 5 else list(held.values())
+            files = [held[parts[5]]] if len(parts) > 5 else list(held.values())[: self.sends or None]
             body = b"".join(
                 f"\r\n--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode() + _bytes(dataset)
                 for dataset in files

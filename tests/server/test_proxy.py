@@ -140,6 +140,22 @@ def test_services_may_have_prefixes(proxy, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        # encoded once more than a viewer would: the test client decodes twice, a web server once
+        ("wado/%25252e%25252e/%25252e%25252e/x", "/dicom-web/%252e%252e/%252e%252e/x"),
+        ("%25252e%25252e/x", "/dicom-web/%252e%252e/x"),
+        ("wado/a%3Fb%23c%20d", "/dicom-web/a%3Fb%23c%20d"),
+        ("wado/studies/1.2/series/3.4/instances/5/frames/1,2", None),
+        ("wado/studies/1.2/bulkdata/a:b@c?x=%3F", None),
+    ],
+)
+def test_a_path_stays_what_was_asked(proxy, asked, path):
+    proxy.client.get(f"/proxy/dicom/{asked}")
+    assert [path for _, path, _, _ in proxy.seen] == [path or f"/dicom-web/{asked.removeprefix('wado/')}"]
+
+
 def test_the_pacs_is_told_who_we_are(proxy, monkeypatch):
     monkeypatch.setattr(proxy.settings, "MONAI_LABEL_DICOMWEB_USERNAME", "ann")
     monkeypatch.setattr(proxy.settings, "MONAI_LABEL_DICOMWEB_PASSWORD", "secret")

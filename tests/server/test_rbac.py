@@ -1,4 +1,4 @@
-"""With authentication, every route asks for the role that MONAI Label's own route for it asks for."""
+"""With authentication, every route asks for the role that MONAI Label's own route for it asks for, or for more."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ pytestmark = pytest.mark.server
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = ("monailabel-admin", "monailabel-reviewer", "monailabel-annotator", "monailabel-user")
 KEY, FOREIGN = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+
+STRICTER = {("/proxy/dicom/{path:path}", "POST"): ["monailabel-annotator"]}
+"""What is stored in the PACS through the proxy may be a label, for which MONAI Label's own route asks as much."""
+
+OWN = {
+    ("/infer/queue", "GET"): ["monailabel-user"],
+    ("/infer/queue/{ticket:path}", "DELETE"): ["monailabel-user"],
+    ("/datastore/refresh", "POST"): ["monailabel-annotator"],
+}
 
 ASK = """
 import inspect, json, re, sys
@@ -176,20 +185,32 @@ def test_every_replaced_route_asks_for_the_same_role(answers: dict[str, Any]):
         ("/infer/{model}", "POST"),
         ("/train/{model}", "POST"),
         ("/train/", "POST"),
+        ("/train/", "DELETE"),
         ("/batch/infer/{model}", "POST"),
+        ("/batch/infer", "DELETE"),
+        ("/infer/wsi/{model}", "POST"),
+        ("/infer/wsi_v2/{model}", "POST"),
         ("/datastore/label", "PUT"),
         ("/datastore/image", "GET"),
         ("/session/", "PUT"),
         ("/info/", "GET"),
     }
-    assert not [route for route in replaced if route["mine"] != route["theirs"]]
+    differing = {
+        (route["path"], route["method"]): route for route in replaced if route["mine"] != route["theirs"]
+    }
+    assert {place: route["mine"] for place, route in differing.items()} == STRICTER
+    assert {tuple(route["theirs"]) for route in differing.values()} == {("monailabel-user",)}
+    (submitting,) = [
+        route for route in replaced if route["path"] == "/datastore/label" and route["method"] == "PUT"
+    ]
+    assert [submitting["mine"]] == list(STRICTER.values())
     public = {route["path"] for route in replaced if not route["mine"]}
     assert all(path.startswith("/auth/") for path in public), "where people log in"
 
 
-def test_every_route_of_our_own_asks_for_a_role(answers: dict[str, Any]):
+def test_every_route_of_our_own_asks_for_its_role(answers: dict[str, Any]):
     own = [route for route in answers["routes"] if route["theirs"] is None]
-    assert not [route for route in own if not route["mine"]]
+    assert {(route["path"], route["method"]): route["mine"] for route in own} == OWN
 
 
 def test_without_the_role_nobody_gets_in(answers: dict[str, Any]):

@@ -65,7 +65,7 @@ CALLS = {
     "infer/queue": ("get", "monailabel-user", {}),
     "infer/queue/mine": ("delete", "monailabel-user", {}),
     "proxy/dicom/qido/studies?limit=1": ("get", "monailabel-user", {}),
-    "proxy/dicom/wado/studies": ("post", "monailabel-user", {"content": b"x"}),
+    "proxy/dicom/stow/studies": ("post", "monailabel-annotator", {"content": b"x"}),
     "info/": ("get", "monailabel-user", {}),
     "logs/": ("get", "monailabel-admin", {}),
     "datastore/": ("get", "monailabel-user", {}),
@@ -160,7 +160,17 @@ def test_a_user_without_a_viewers_name_is_the_client(web, instance, monkeypatch)
     web.roles[:] = ["monailabel-user"]
     for params in ({}, {"client_id": "slicer-7"}):
         web.client.post("/infer/fewshot?image=a&output=json", data={"params": json.dumps(params)})
-    assert seen == ["testclient", "ann", "slicer-7"]
+    assert seen == ["testclient", "ann", "slicer-7@testclient"]
+
+
+def test_viewers_of_one_name_on_two_computers_take_turns(web, instance):
+    from lib.routes.inference import _client
+
+    slicers = [
+        _client(SimpleNamespace(client=SimpleNamespace(host=host)), {"client_id": "user-xyz"}, None)
+        for host in ("10.0.0.1", "10.0.0.2")
+    ]
+    assert slicers == ["user-xyz@10.0.0.1", "user-xyz@10.0.0.2"]
 
 
 def test_the_turn_passes_on_whatever_becomes_of_an_inference(web, instance):
@@ -188,7 +198,7 @@ def test_the_turn_passes_on_whatever_becomes_of_an_inference(web, instance):
 
 
 def test_a_training_that_waits_counts_as_running(web, instance, monkeypatch):
-    monkeypatch.setattr("lib.routes.training.tasks", lambda method: [{"status": "SUBMITTED"}])
+    monkeypatch.setattr("lib.routes.training.tasks.under_way", lambda method: [{"id": "1"}])
     for path in ("train/fewshot", "train/"):
         answer = web.client.post(f"/{path}", json={})
         assert (answer.status_code, answer.json()["detail"][:22]) == (429, "A training is running:")
@@ -213,6 +223,28 @@ def test_all_are_trained_that_the_app_names(web, instance, monkeypatch):
     instance.trained_together = list
     answer = web.client.post("/train/", json={})
     assert (answer.status_code, "name the one to train" in answer.json()["detail"]) == (404, True)
+
+
+def test_stopping_ends_the_statistics_of_what_was_stopped(web, instance, monkeypatch):
+    stopped, told = iter([{"status": "STOPPED"}, None]), []
+    instance.end_stats = told.append
+    monkeypatch.setattr("lib.routes.training.tasks.stop", lambda method: next(stopped))
+    assert web.client.delete("/train/").json() == {"status": "STOPPED"}
+    assert ["was stopped" in reason for reason in told] == [True]
+    assert web.client.delete("/train/").json() is None
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(("path", "body"), [("wsi", {"json": {}}), ("wsi_v2", {"data": {}})])
+def test_whole_slide_images_are_refused(web, instance, path, body):
+    answer = web.client.post(f"/infer/{path}/fewshot?image=a", **body)
+    assert (answer.status_code, "no whole-slide images" in answer.json()["detail"]) == (404, True)
+
+
+def test_ohif_is_looked_at_when_the_server_starts(web):
+    from lib.ohif.routes import viewer
+
+    assert viewer.cache_info().currsize == 1
 
 
 def test_every_route_is_documented_once(web):

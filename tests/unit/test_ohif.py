@@ -105,6 +105,12 @@ def test_addresses_of_the_page_and_files_in_folders(copy: Path) -> None:
     assert viewer.content("../" + copy.name + "/../../etc/passwd") == page
 
 
+@pytest.mark.parametrize("path", ["\0", "assets/\0.js", "x" * 300, "x/" * 5000])
+def test_what_no_file_can_be_called_is_an_address_of_the_page(copy: Path, path: str) -> None:
+    viewer = Viewer(copy)
+    assert viewer.content(path) == viewer.content("")
+
+
 def test_a_repair_that_does_not_fit_is_not_made() -> None:
     with pytest.raises(ValueError, match="0 times"):
         repaired("something else", REPAIRS[:1])

@@ -12,6 +12,7 @@ pytest.importorskip("monailabel", reason="MONAI Label is not installed")
 from lib.pacs.catalog import Catalog
 from lib.pacs.client import make_client
 from lib.pacs.errors import PacsError
+from lib.pacs.listing import AGAIN
 from tests.pacs.fake import FakePacs
 from tests.pacs.making import another, make_seg, write_image
 
@@ -47,7 +48,7 @@ def test_a_pacs_where_nothing_changed_is_asked_once(fake, made):
     ]
     assert contents.images[uid].info["PatientID"] == "P0"
     assert [segment.name for segment in contents.persons[uid].header.segments] == ["liver", "spleen"]
-    assert len(fake.queries()) == 2, "all series, and the headers of the SEG"
+    assert len(fake.queries()) == 3, "all series, whether more follow, and the headers of the SEG"
     assert catalog.ask() == contents
     assert fake.queries() == ["GET /dicom-web/series"]
 
@@ -72,16 +73,59 @@ def test_every_modality_with_images_is_an_image_unless_some_are_named(fake, made
     assert set(Catalog(make_client(fake.url)).ask().images) == {uid, mr}
     narrow = Catalog(make_client(fake.url), modalities=["mr"]).ask()
     assert (set(narrow.images), narrow.persons) == ({mr}, {})
-    assert not caplog.records, "a label of an image that nobody wants is no news"
+    told = [record for record in caplog.records if record.name == "lib.pacs.catalog"]
+    assert not told, "a label of an image that nobody wants is no news"
 
 
-@pytest.mark.parametrize("count", [100, 101])
-def test_an_answer_that_was_cut_is_completed(fake, made, count):
+@pytest.mark.parametrize(("count", "page"), [(6, 6), (7, 6), (13, 6), (5, 1)])
+def test_an_answer_that_was_cut_is_completed(fake, made, count, page):
     first = pydicom.dcmread(made[0] / "0001.dcm")
     for _ in range(count):
         fake.store(another(first))
-    fake.page = 100
-    assert len(Catalog(make_client(fake.url)).ask().images) == count
+    fake.page = page
+    catalog = Catalog(make_client(fake.url))
+    for _ in range(3):
+        assert len(catalog.ask().images) == count
+
+
+def test_entries_that_are_no_series_or_come_twice_count_for_what_follows(fake, made):
+    first = pydicom.dcmread(made[0] / "0001.dcm")
+    for _ in range(4):
+        fake.store(another(first))
+    nonsense = {"0020000D": {"vr": "UI", "Value": ["1.2"]}, "0020000E": {"vr": "UI", "Value": ["../x"]}}
+    fake.extra = [nonsense, nonsense]
+    fake.page = 3
+    assert len(Catalog(make_client(fake.url)).ask().images) == 4
+
+
+@pytest.mark.parametrize("offsets", ["yes", "refused", "ignored"])
+def test_a_pacs_that_does_not_cut_its_answers_is_seldom_asked_what_follows(fake, made, offsets):
+    first = pydicom.dcmread(made[0] / "0001.dcm")
+    fake.store(another(first))
+    fake.offsets = offsets
+    catalog = Catalog(make_client(fake.url))
+    catalog.ask()
+    assert len(fake.queries()) == 2
+    for _ in range(AGAIN):
+        catalog.ask()
+    assert len(fake.queries()) == AGAIN
+    catalog.ask()
+    assert len(fake.queries()) == 2, "it may have been set up anew"
+    fake.store(another(first))
+    assert len(catalog.ask().images) == 2
+    assert len(fake.queries()) == 2, "more entries than ever may be cut"
+
+
+def test_a_pacs_that_begins_to_cut_its_answers_is_found_out(fake, made):
+    first = pydicom.dcmread(made[0] / "0001.dcm")
+    fake.page = 3
+    for _ in range(3):
+        fake.store(another(first))
+    catalog = Catalog(make_client(fake.url))
+    assert len(catalog.ask().images) == 3
+    fake.store(another(first))
+    asks = [len(catalog.ask().images) for _ in range(AGAIN + 2)]
+    assert asks[-2:] == [4, 4]
 
 
 def test_a_person_goes_before_a_model_and_then_the_newest(fake, made):
@@ -130,9 +174,8 @@ def test_a_label_left_out_for_its_voxels_is_tried_again_when_the_image_changes(f
     fake.store(folder, seg, older)
     catalog = Catalog(make_client(fake.url))
     contents = catalog.ask()
-    assert catalog.leave_out(contents.persons[uid], "it lies elsewhere.").persons[uid].series == (
-        older.SeriesInstanceUID
-    )
+    left_out = catalog.leave_out(contents.persons[uid], contents.images[uid], "it lies elsewhere.")
+    assert left_out.persons[uid].series == older.SeriesInstanceUID
     assert f"{seg.SeriesInstanceUID} of the image {uid} is left out: it lies elsewhere." in caplog.text
     assert catalog.ask().persons[uid].series == older.SeriesInstanceUID
     fake.store(another(pydicom.dcmread(folder / "0001.dcm"), SeriesInstanceUID=uid))

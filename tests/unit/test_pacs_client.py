@@ -64,7 +64,7 @@ def test_nobody_there_is_told_without_delay():
     error = failure(url)
     assert time.monotonic() - start < 2
     assert "cannot be reached (Connection refused)" in str(error)
-    assert error.lost
+    assert (error.lost, error.slow) == (True, False)
 
 
 def test_a_silent_pacs_is_not_waited_for(fake):
@@ -73,7 +73,7 @@ def test_a_silent_pacs_is_not_waited_for(fake):
     error = failure(fake.url, query_seconds=0.2)
     assert time.monotonic() - start < 2
     assert "took too long over list of series" in str(error)
-    assert error.lost
+    assert (error.lost, error.slow) == (True, True)
 
 
 def test_longer_answers_may_take_longer(fake):
@@ -114,3 +114,12 @@ def test_how_often_the_pacs_is_asked(monkeypatch):
     assert (client.poll_seconds(None), client.poll_seconds(2.5)) == (5, 2.5)
     made(monkeypatch, **{client.EXPIRY: "30"})
     assert (client.poll_seconds(None), client.poll_seconds(2.5)) == (30, 2.5)
+
+
+def test_headers_are_not_waited_for_as_long_as_pixels(fake):
+    fake.seconds = 0.6
+    asked = client.make_client(fake.url, query_seconds=5, header_seconds=0.1, transfer_seconds=5)
+    with pytest.raises(PacsError) as failed, told(fake.url, "it"):
+        asked.retrieve_series_metadata("1.2", "1.3")
+    assert failed.value.slow
+    assert "took too long over it" in str(failed.value)

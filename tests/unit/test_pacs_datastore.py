@@ -17,84 +17,22 @@ from fastapi import HTTPException
 
 from fewshot.errors import FewshotError
 from fewshot.volumes import read_labels, read_volume, write_labels
-from lib.configs.registry import CONFIGS
-from lib.configs.settings import AppSettings
 from lib.pacs.client import make_client
 from lib.pacs.datastore import Pacs
 from lib.pacs.errors import PacsError
 from lib.pacs.seg_reading import read_header
-from lib.project import Project
 from tests.pacs.fake import FakePacs
-from tests.pacs.making import another, block, make_seg, write_image
+from tests.pacs.making import another, block, write_image
+from tests.unit import pacs_project as shared
+from tests.unit.pacs_project import DRAWN, stored, submit, wait_for
 
-DRAWN = {1: "liver", 2: "spleen"}
-
-
-def wait_for(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def fake():
-    with FakePacs() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A CT's files."""
-    folder = tmp_path_factory.mktemp("made") / "ct"
-    write_image(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def uid(folder: Path) -> str:
-    return pydicom.dcmread(folder / "0001.dcm").SeriesInstanceUID
-
-
-@pytest.fixture(scope="module")
-def seg(folder: Path) -> pydicom.Dataset:
-    """A person's label of it."""
-    return make_seg(folder, folder.parent / "seg.dcm", DRAWN)
-
-
-@pytest.fixture
-def open_pacs(fake: FakePacs, tmp_path: Path):
-    """Opens a project on the PACS, as the app does, and asks once."""
-
-    def open_with(*, ask: bool = True, **options) -> tuple[Project, Pacs]:
-        conf = {"backbone": "random-tiny", "bank": str(tmp_path / "bank")}
-        settings = AppSettings.parse(conf, models=tuple(CONFIGS))
-        project = Project.open(str(tmp_path / "app"), fake.url, settings)
-        pacs = Pacs(
-            make_client(fake.url, query_seconds=2),
-            cache=tmp_path / "cache",
-            check=project.check_label,
-            names=project.label_names,
-            **options,
-        )
-        project.datastore = pacs
-        if ask:
-            pacs.refresh()
-        return project, pacs
-
-    return open_with
-
-
-def submit(pacs: Pacs, uid: str, labels: np.ndarray, names: list[str], tag: str = "final", **params) -> None:
-    """Save a label as Slicer does: `idx` also counts segments that were not sent."""
-    file = Path(pacs._datastore_path) / "sent.nii.gz"
-    write_labels(file, labels, read_volume(pacs.get_image_uri(uid)))
-    info = {"label_info": [{"name": name, "idx": 9 + 2 * at} for at, name in enumerate(names)], **params}
-    pacs.save_label(uid, str(file), tag, info)
-
-
-def stored(fake: FakePacs) -> list[pydicom.Dataset]:
-    return [file for held in fake.files.values() for file in held.values() if file.Modality == "SEG"]
+fake, folder, uid, seg, open_pacs = (
+    shared.fake,
+    shared.folder,
+    shared.uid,
+    shared.seg,
+    shared.open_pacs,
+)
 
 
 # --- submitting ------------------------------------------------------------------------------------------------
@@ -246,7 +184,7 @@ def test_the_modality_comes_with_the_copy(fake, open_pacs, tmp_path):
     assert read_volume(pacs.get_image_uri(mr)).modality == "CT", "by its values alone"
 
 
-def test_names_are_learned_and_new_labels_are_told(fake, open_pacs, folder, uid, seg):
+def test_new_labels_are_told(fake, open_pacs, folder, uid, seg):
     told: list[tuple[list[str], bool]] = []
     fake.store(folder, seg)
     _, pacs = open_pacs(on_change=lambda images, since: told.append((images, since)))
@@ -373,50 +311,6 @@ def test_slices_that_are_no_volume_are_told_once(fake, open_pacs, folder, uid, h
     if how != "mixed":  # as many files as before look like no change
         assert pacs.get_unlabeled_images() == [uid]
         assert Path(pacs.get_image_uri(uid)).exists()
-
-
-# --- templates -----------------------------------------------------------------------------------------------------
-
-
-def test_an_unusable_label_gives_way_to_an_older_one_in_a_training(fake, open_pacs, folder, seg, caplog):
-    newer = another(seg, ContentDate="20270101", PixelData=bytes(len(seg.PixelData)))
-    fake.store(folder, seg, newer)
-    project, _ = open_pacs()
-    (submission,) = project.submissions()
-    (template,) = project.templates([submission])
-    np.testing.assert_array_equal(template.labels, block(1, 2))
-    assert f"{newer.SeriesInstanceUID} of the image" in caplog.text
-    assert project.left_out == {}
-
-
-def test_a_template_that_is_gone_is_left_out_while_another_remains(
-    fake, open_pacs, folder, uid, seg, tmp_path, caplog
-):
-    second = write_image(tmp_path / "ct", 1)
-    fake.store(folder, seg, tmp_path / "ct", make_seg(tmp_path / "ct", tmp_path / "seg.dcm", {1: "aorta"}))
-    project, _ = open_pacs()
-    submissions = project.submissions()
-    fake.delete(uid)
-    (template,) = project.templates(submissions)
-    assert template.names == {"aorta": project.labels.read()["aorta"]}
-    assert list(project.left_out) == [uid]
-    assert f"The template {uid} is left out: The PACS" in caplog.text
-    assert len(project.template_images(submissions)) == 1
-    fake.delete(second)
-    project.datastore._copies.forget(second)
-    with pytest.raises(PacsError, match="does not have the series"):
-        project.templates(submissions)
-
-
-def test_a_training_does_not_go_on_without_a_pacs(fake, open_pacs, folder, seg, tmp_path):
-    write_image(tmp_path / "ct", 1)
-    fake.store(folder, seg, tmp_path / "ct", make_seg(tmp_path / "ct", tmp_path / "seg.dcm", {1: "aorta"}))
-    project, _ = open_pacs()
-    submissions = project.submissions()
-    project.templates(submissions[:1])
-    fake.stop()
-    with pytest.raises(PacsError, match="cannot be reached"):
-        project.templates(submissions)
 
 
 # --- a PACS that comes and goes ------------------------------------------------------------------------------------

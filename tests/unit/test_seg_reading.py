@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from fewshot.errors import FewshotError
 from fewshot.volumes import Volume
-from lib.pacs.seg_reading import SegHeader, Segment, read_header, read_seg
+from lib.pacs.seg_reading import HEADER_TAGS, SegHeader, Segment, read_header, read_seg
 
 IMAGE = "1.2.3.4"
 SHAPE = (7, 5, 6)  # columns, rows, slices: frames do not end with a byte
@@ -465,6 +465,15 @@ def test_the_header_of_a_file_and_of_metadata_is_the_same() -> None:
     assert read_header(dataset) == expected
     del dataset.PixelData
     assert read_header(Dataset.from_json(dataset.to_json())) == expected
+    entry = {tag: value for tag, value in dataset.to_json_dict().items() if tag in HEADER_TAGS}
+    assert read_header(Dataset.from_json(entry)) == expected
+
+
+@pytest.mark.parametrize("blank", ["\t", " \r\n", "\u00a0", "\0"])
+def test_a_name_of_blanks_is_none(blank: str) -> None:
+    dataset = seg([], GRIDS["axial"], ["liver", "x"])
+    dataset.SegmentSequence[1].SegmentLabel = blank
+    assert [segment.name for segment in read_header(dataset).segments] == ["liver", "Segment 2"]
 
 
 @pytest.mark.parametrize(
@@ -493,6 +502,12 @@ def test_a_model_drew_it_only_where_it_drew_every_segment(algorithms: list[str],
         ({"ContentDate": "", "SeriesDate": "20240101", "SeriesTime": "01"}, "20240101010000.000000"),
         ({"ContentDate": "", "InstanceCreationDate": "20230101"}, "20230101000000.000000"),
         ({"ContentDate": ""}, ""),
+        ({"ContentDate": "00010101", "ContentTime": "01", "TimezoneOffsetFromUTC": "+0200"}, ""),
+        ({"ContentDate": "00010101"}, "00010101030405.000000"),
+        (
+            {"ContentDate": "99991231", "TimezoneOffsetFromUTC": "-2300", "SeriesDate": "20240101"},
+            "20240101230000.000000",
+        ),
     ],
 )
 def test_the_time_it_was_made(tags: dict[str, str], created: str) -> None:

@@ -103,7 +103,10 @@ def test_more_labels_than_8_bits(project, tmp_path, studies):
     assert "255" in refused(project, "a", file, many)
 
 
-@pytest.mark.parametrize(("image", "tag"), [("zz", "final"), ("zz", "original"), ("a", "../../x"), ("a", "")])
+@pytest.mark.parametrize(
+    ("image", "tag"),
+    [("zz", "final"), ("zz", "original"), *(("a", tag) for tag in ("../../x", "", ".", "..", ".x", "x\\y"))],
+)
 def test_unknown_images_and_tags(project, tmp_path, studies, image, tag):
     file = write_label(tmp_path / "x.nii.gz", LABELS, studies / "a.nii.gz")
     before = state(project)
@@ -232,3 +235,30 @@ def test_a_damaged_record_ends_the_start_with_a_sentence(project, studies, open_
         open_project()
     project.datastore.refresh()
     assert project.datastore.get_label_info("a", "final")["label_info"]
+
+
+def test_a_tag_that_is_no_name_leaves_the_image_alone(project, tmp_path, studies):
+    file = write_label(tmp_path / "x.nii.gz", LABELS, studies / "a.nii.gz")
+    before = (studies / "a.nii.gz").read_bytes()
+    store = project.datastore
+    store._datastore.objects["a"].labels[".."] = store._datastore.objects["a"].labels[
+        "final"
+    ]  # as once saved
+    for call in (
+        lambda: store.save_label("a", str(file), "..", dict(INFO)),
+        lambda: store.get_label_uri("a", ".."),
+        lambda: store.remove_label("a", ".."),
+    ):
+        with pytest.raises(HTTPException) as refusal:
+            call()
+        assert refusal.value.status_code == 422
+        assert (studies / "a.nii.gz").read_bytes() == before
+
+
+def test_what_only_the_server_says_of_a_label_stays(project):
+    store = project.datastore
+    before = dict(store.get_label_info("a", "final"))
+    store.update_label_info("a", "final", {"ts": "x", "name": "../b", "status": "seen"})
+    assert store.get_label_info("a", "final") == {**before, "status": "seen"}
+    with pytest.raises(HTTPException):
+        store.update_label_info("a", "final", ["x"])
