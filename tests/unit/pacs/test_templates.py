@@ -15,15 +15,6 @@ from lib.pacs.errors import PacsError
 from lib.templates import voxel_names
 from lib.trainers import AdapterTrainer
 from tests.pacs.making import another, block, make_seg, write_image
-from tests.unit import pacs_project as shared
-
-fake, folder, uid, seg, open_pacs = (
-    shared.fake,
-    shared.folder,
-    shared.uid,
-    shared.seg,
-    shared.open_pacs,
-)
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,6 @@ from monailabel.config import Settings
 
 from lib.pacs import client
 from lib.pacs.errors import PacsError, told
-from tests.pacs.fake import FakePacs
-
-
-@pytest.fixture
-def fake():
-    with FakePacs() as fake:
-        yield fake
 
 
 def failure(url: str, *, query: bool = True, **seconds: float) -> PacsError:

@@ -15,16 +15,7 @@ from fastapi import HTTPException
 from fewshot.errors import FewshotError
 from fewshot.volumes import read_volume, write_labels
 from tests.pacs.making import block, make_seg
-from tests.unit import pacs_project as shared
-from tests.unit.pacs_project import stored, submit
-
-fake, folder, uid, seg, open_pacs = (
-    shared.fake,
-    shared.folder,
-    shared.uid,
-    shared.seg,
-    shared.open_pacs,
-)
+from tests.unit.pacs.conftest import stored, submit
 
 INFO = {"label_info": [{"name": "liver"}]}
 

@@ -19,18 +19,9 @@ from lib.pacs.errors import PacsError
 from lib.pacs.model import seg_info
 from lib.warming import Warmer
 from tests.pacs.making import another, block, make_seg, write_image
-from tests.unit import pacs_project as shared
-from tests.unit.pacs_project import submit, wait_for
+from tests.unit.pacs.conftest import submit, wait_for
 
-fake, folder, uid, seg, open_pacs = (
-    shared.fake,
-    shared.folder,
-    shared.uid,
-    shared.seg,
-    shared.open_pacs,
-)
-
-MAIN = Path(__file__).resolve().parents[2] / "apps" / "fewshot" / "main.py"
+MAIN = Path(__file__).resolve().parents[3] / "apps" / "fewshot" / "main.py"
 
 
 @pytest.fixture(scope="module")

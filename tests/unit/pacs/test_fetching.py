@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pydicom
 import pytest
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed")
@@ -15,20 +14,6 @@ from lib.pacs.errors import PacsError
 from lib.pacs.fetching import Copies, UnreadableSegError
 from tests.pacs.fake import FakePacs
 from tests.pacs.making import another, make_seg, write_image
-
-
-@pytest.fixture
-def fake():
-    with FakePacs() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, str, pydicom.Dataset]:
-    """A CT's folder and UID, and a SEG of it by a person."""
-    folder = tmp_path_factory.mktemp("made")
-    uid = write_image(folder / "ct")
-    return folder / "ct", uid, make_seg(folder / "ct", folder / "seg.dcm", {1: "liver", 2: "spleen"})
 
 
 @pytest.fixture

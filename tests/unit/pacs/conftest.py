@@ -1,4 +1,4 @@
-"""Fixtures: a project on a PACS in this process; test modules take them over by name."""
+"""A PACS in this process, and a project on it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+
+pytest.importorskip("monailabel", reason="MONAI Label is not installed")
 
 from fewshot.volumes import read_volume, write_labels
 from lib.configs.registry import CONFIGS
@@ -32,6 +34,14 @@ def wait_for(condition, seconds=20.0):
 def fake():
     with FakePacs() as fake:
         yield fake
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, str, pydicom.Dataset]:
+    """A CT's folder and UID, and a SEG of it by a person."""
+    folder = tmp_path_factory.mktemp("made")
+    uid = write_image(folder / "ct")
+    return folder / "ct", uid, make_seg(folder / "ct", folder / "seg.dcm", DRAWN)
 
 
 @pytest.fixture(scope="module")

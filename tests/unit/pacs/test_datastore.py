@@ -23,17 +23,7 @@ from lib.pacs.errors import PacsError
 from lib.pacs.seg_reading import read_header
 from tests.pacs.fake import FakePacs
 from tests.pacs.making import another, block, write_image
-from tests.unit import pacs_project as shared
-from tests.unit.pacs_project import DRAWN, stored, submit, wait_for
-
-fake, folder, uid, seg, open_pacs = (
-    shared.fake,
-    shared.folder,
-    shared.uid,
-    shared.seg,
-    shared.open_pacs,
-)
-
+from tests.unit.pacs.conftest import DRAWN, stored, submit, wait_for
 
 # --- submitting ------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 
 import pydicom
 import pytest
@@ -15,22 +14,7 @@ from lib.pacs import catalog as catalog_module
 from lib.pacs.catalog import Catalog
 from lib.pacs.client import make_client
 from lib.pacs.errors import PacsError
-from tests.pacs.fake import FakePacs
 from tests.pacs.making import another, make_seg, write_image
-
-
-@pytest.fixture
-def fake():
-    with FakePacs() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, str, pydicom.Dataset]:
-    """A CT's folder and UID, and a SEG of it by a person."""
-    folder = tmp_path_factory.mktemp("made")
-    uid = write_image(folder / "ct")
-    return folder / "ct", uid, make_seg(folder / "ct", folder / "seg.dcm", {1: "liver", 2: "spleen"})
 
 
 def numbers(entry: dict) -> None:
