@@ -1,25 +1,18 @@
-"""The demo beside a real Orthanc, and `make pacs`."""
+"""`make pacs`, which waits for people; the loop that plays by itself, `fewshot demo --dicom`, is part of `.ci/run`."""
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import requests
 
-from fewshot.demo import loop, run_demo
-from fewshot.demo.annotator import Annotator
-from fewshot.demo.orthanc import Orthanc
-from fewshot.demo.server import Server
-from fewshot.phantoms import ORGANS
 from tests.programs import program
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed")
@@ -54,43 +47,6 @@ def silent(url: str) -> bool:
     except requests.ConnectionError:
         return True
     return False
-
-
-def test_the_loop_over_dicomweb_is_measured_and_stays(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Annotator, "TRAINED", ("fewshot",))
-    monkeypatch.setattr(Annotator, "MODELS", {"fewshot": "auto"})
-    stayed: list[str] = []
-
-    def look(server: Server, orthanc: Orthanc, *, study: str, trained: bool, pictures: Path) -> None:
-        images = {value(each, "0020000D"): value(each, "0020000E") for each in series(orthanc.dicomweb, "CT")}
-        assert len(images) == 2
-        (seg,) = series(orthanc.dicomweb, "SEG")
-        assert value(seg, "0020000D") in set(images) - {study}
-        metadata = requests.get(
-            f"{orthanc.dicomweb}/studies/{value(seg, '0020000D')}/series/{value(seg, '0020000E')}/metadata",
-            timeout=30,
-        ).json()[0]
-        segments = metadata["00620002"]["Value"]
-        assert {value(each, "00620005") for each in segments} == set(ORGANS)
-        answer = requests.post(
-            f"{server.url}/infer/fewshot", params={"image": images[study], "output": "json"}, timeout=SECONDS
-        )
-        assert answer.ok
-        assert trained
-        assert (pictures / "phantom_00.png").exists() or (pictures / "phantom_01.png").exists()
-        stayed.extend([server.url, orthanc.url])
-
-    monkeypatch.setattr(loop, "keep_serving", look)
-    code = run_demo(tmp_path / "demo", dicom=True, serve=True, studies=2)
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    assert "2 studies sent to Orthanc" in said.err
-    assert "spleen" in said.out
-    found = json.loads((tmp_path / "demo" / "results.json").read_text())
-    assert found["summary"]["auto"]["mean"]["dice"] > loop.FLOOR
-    assert {row["case"] for row in found["rows"]} < {"phantom_00", "phantom_01"}
-    assert all(silent(url) for url in stayed)
-    assert len(stayed) == 2
 
 
 def test_make_pacs_waits_for_the_user_and_a_signal_ends_all(tmp_path):
