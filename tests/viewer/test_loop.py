@@ -116,6 +116,7 @@ def test_drawn_structures_are_submitted_under_their_names(
 def test_a_template_made_elsewhere_is_noticed(ohif: Ohif, pacs: Pacs, server: Server, tmp_path: Path) -> None:
     """Six slices with all organs, submitted from another viewer, take the place of the strokes."""
     study = pacs.studies[0]
+    ohif.show_tools()  # where people are while others submit
     drawn, _ = partial_template(study.truth, ORGANS, slices=6)
     file = tmp_path / "label.nii.gz"
     nib.save(nib.Nifti1Image(drawn.astype(np.uint8), study.volume.affine), file)
@@ -127,6 +128,7 @@ def test_a_template_made_elsewhere_is_noticed(ohif: Ohif, pacs: Pacs, server: Se
     )
     assert set(ohif.segments()) == set(ORGANS)
     assert ohif.active_segment() == "liver"  # what is painted next goes where the annotator means it to go
+    ohif.show_panel()
 
 
 def test_a_training_can_be_stopped(ohif: Ohif, server: Server) -> None:

@@ -247,6 +247,7 @@
       }
     };
     if (before && before.state.isDataReady && services().segmentationService.getSegmentation(SEGMENTATION)) {
+      panel.serverURI = before.serverURI; // what it asks while another tab is shown
       panel.setState(before.state);
     }
     clearTimeout(timer);
