@@ -19,6 +19,15 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+
+@pytest.fixture(autouse=True)
+def consoles() -> None:
+    """Write to the streams of this test; not by monkeypatch, which would leave them those of a test that is over."""
+    from fewshot import console
+
+    console.errors.file = console.results.file = None  # type: ignore[assignment]
+
+
 SHARED_SERVER = {f"tests/server/test_{name}.py" for name in ("errors", "loop", "queue", "starts")}
 """Files with tests of one server, which are kept together."""
 

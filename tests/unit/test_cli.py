@@ -52,7 +52,6 @@ def run(tmp_path, monkeypatch):
     def run(*arguments, capsys):
         monkeypatch.setattr(sys, "argv", ["fewshot", *map(str, arguments)])
         monkeypatch.setenv("FEWSHOT_BANK", str(tmp_path / "bank"))
-        monkeypatch.setattr(cli.errors, "file", None)
         code = 0
         try:
             cli.main()

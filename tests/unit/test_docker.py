@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fewshot import cli, serving
+from fewshot import serving
 from fewshot.cli import app
 from fewshot.demo.orthanc import configuration
 
@@ -106,7 +106,6 @@ def test_the_image_starts_the_server_for_everyone_who_reaches_the_container(comp
     program, *arguments = [*entry, *compose["services"]["fewshot"]["command"]]
     started = []
     monkeypatch.setattr(serving, "serve", lambda studies, **more: started.append((studies, more)))
-    monkeypatch.setattr(cli.errors, "file", None)  # a console keeps the stream of the test that used it first
     assert program == "fewshot"
     assert CliRunner().invoke(app, arguments).exit_code == 0
     settings = {"host": "0.0.0.0", "port": 8000, "conf": {"workspace": "/data/workspace"}}

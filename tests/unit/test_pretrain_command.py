@@ -50,7 +50,6 @@ def run(monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["fewshot", "pretrain", *map(str, arguments)])
-        monkeypatch.setattr(cli.errors, "file", None)
         code = 0
         try:
             cli.main()

@@ -58,10 +58,10 @@ def test_a_damaged_segmentation_is_told_and_the_others_are_seen(fake, made, dama
 def test_a_date_that_cannot_be_is_none(fake, made):
     folder, uid, seg = made
     impossible = {"ContentDate": "00010101", "ContentTime": "01", "TimezoneOffsetFromUTC": "+0200"}
-    fake.store(folder, another(seg, **impossible, SeriesDate="20250101", InstanceCreationDate=""), seg)
+    fake.store(folder, another(seg, **impossible, SeriesDate="20250101", SeriesTime="120000"), seg)
     assert Catalog(make_client(fake.url)).ask().persons[uid].series == seg.SeriesInstanceUID
     fake.delete(seg.SeriesInstanceUID)
-    assert Catalog(make_client(fake.url)).ask().persons[uid].header.created.startswith("20250")
+    assert Catalog(make_client(fake.url)).ask().persons[uid].header.created.startswith("20250101")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
