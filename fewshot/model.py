@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,6 +16,7 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from fewshot import __version__
 from fewshot.adapters import ADAPTERS, Adapter
@@ -26,10 +29,16 @@ FORMAT = "fewshot-adapter"
 FORMAT_VERSION = 2
 """2: the default adapter's atlas. Files of version 1 hold adapters without one and are read."""
 READABLE = (1, 2)
+
+LANDMARKS = "fewshot-landmarks"
+FORMATS = {FORMAT: "a segmentation adapter", LANDMARKS: "a landmark model"}
+"""What the formats of model files hold, in words."""
+
 HEADER_KEY = "fewshot"
 
 
-def _now() -> str:
+def now() -> str:
+    """UTC time, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -61,12 +70,12 @@ class Model:
     templates: list[str]
     scores: dict[str, float]
     atlas: Atlas | None = None
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=now)
 
-    @cached_property
-    def content(self) -> bytes:
-        """The bytes of the model file."""
-        header = {
+    @property
+    def header(self) -> dict[str, Any]:
+        """All that is no tensor; plain JSON."""
+        return {
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "made_by": f"fewshot {__version__}",
@@ -81,9 +90,17 @@ class Model:
             "created": self.created,
             "atlas": self.atlas.config() if self.atlas else None,
         }
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All tensors."""
         state = {name: value.contiguous() for name, value in self.adapter.state_dict().items()}
-        state |= self.atlas.tensors() if self.atlas else {}
-        return safetensors.torch.save(state, {HEADER_KEY: json.dumps(header)})
+        return state | (self.atlas.tensors() if self.atlas else {})
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of the model file."""
+        return safetensors.torch.save(self.state, {HEADER_KEY: json.dumps(self.header)})
 
     @property
     def digest(self) -> str:
@@ -92,14 +109,7 @@ class Model:
 
     def save(self, path: Path | str) -> None:
         """Write the file beside and rename it into place, so that a reader never sees half of it."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(self.content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_file(Path(path), self.content)
 
     def require(self, backbone: Backbone) -> None:
         """Refuse a backbone whose features this adapter was not fitted on.
@@ -115,6 +125,17 @@ class Model:
             )
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file beside and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def load_model(path: Path | str) -> Model:
     """Read a model file.
 
@@ -122,6 +143,26 @@ def load_model(path: Path | str) -> Model:
         FewshotError: if it is missing, damaged, of another format or of a newer version.
     """
     path = Path(path)
+    header, state = read_file(path, FORMAT, READABLE)
+    if header.get("adapter") not in ADAPTERS:
+        raise FewshotError(
+            f"Model file {path} holds adapter '{header.get('adapter')}'; known are {', '.join(ADAPTERS)}."
+        )
+    with as_said(path):
+        return model_of(header, state)
+
+
+def read_file(path: Path, wanted: str, readable: Sequence[int]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a model file of any format of ours.
+
+    Args:
+        path: the file.
+        wanted: its format.
+        readable: versions of the format that this program reads.
+
+    Raises:
+        FewshotError: if it is missing, damaged, of another format or of a newer version.
+    """
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
@@ -132,26 +173,32 @@ def load_model(path: Path | str) -> Model:
         raise FewshotError(f"Model file {path} may not be read; check its rights.") from None
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise FewshotError(f"Model file {path} is damaged ({error}); fit it again.") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != wanted and found in FORMATS:
+        raise FewshotError(f"{path} holds {FORMATS[found]}, not {FORMATS[wanted]}; give the other file.")
+    if found != wanted:
         raise FewshotError(f"{path} is not a fewshot adapter file; give a file that `fewshot fit` wrote.")
-    if header.get("version") not in READABLE:
+    if header.get("version") not in readable:
         raise FewshotError(
-            f"Model file {path} has format version {header.get('version')}, this program reads up to {FORMAT_VERSION}; "
+            f"Model file {path} has format version {header.get('version')}, this program reads up to {readable[-1]}; "
             "fit the adapter again, or use the fewshot that wrote it."
         )
-    if header.get("adapter") not in ADAPTERS:
-        raise FewshotError(
-            f"Model file {path} holds adapter '{header.get('adapter')}'; known are {', '.join(ADAPTERS)}."
-        )
+    return header, state
+
+
+@contextmanager
+def as_said(path: Path) -> Iterator[None]:
+    """Tell that a file does not hold what its header says, whatever fails on it."""
     try:
-        return _from_header(header, state)
+        yield
     except (FewshotError, KeyError, TypeError, AttributeError, ValueError, zlib.error) as error:
         raise FewshotError(
             f"Model file {path} does not hold what its header says ({error}); fit it again."
         ) from error
 
 
-def _from_header(header: dict[str, Any], state: dict[str, Any]) -> Model:
+def model_of(header: dict[str, Any], state: dict[str, Tensor]) -> Model:
+    """The model that `Model.header` and `Model.state` describe."""
     of_atlas = {name: value for name, value in state.items() if name.startswith("atlas.")}
     of_adapter = {name: value for name, value in state.items() if name not in of_atlas}
     return Model(

@@ -146,14 +146,14 @@ def predict(
     if components not in COMPONENTS:
         raise FewshotError(f"Components can be {', '.join(COMPONENTS)}, not '{components}'.")
     timings: dict[str, float] = {}
-    with _timed(timings, "slices"):
+    with timed(timings, "slices"):
         stack = SliceStack(volume, model.spec, patch=backbone.patch)
-    with _timed(timings, "features"):
+    with timed(timings, "features"):
         entry = bank.features(stack, backbone, progress=progress)
     notes = list(volume.notes) + list(stack.notes)
     prior = None
     if model.atlas and isinstance(model.adapter, AutoAdapter) and not stack.air.all():
-        with _timed(timings, "atlas"):
+        with timed(timings, "atlas"):
             found = locate(model.atlas, stack, model.adapter.options.blur)
         if found is None:
             notes.append(
@@ -161,11 +161,11 @@ def predict(
             )
         else:
             prior, _ = found
-    with _timed(timings, "adapter"):
+    with timed(timings, "adapter"):
         classes, certainty, maps = classify_slices(
             stack, entry, model, prior=prior, probabilities=probabilities, progress=progress
         )
-    with _timed(timings, "components"):
+    with timed(timings, "components"):
         parts = [_parts_to_keep(components, count) for count in model.parts]
         classes = keep_components(
             classes, parts, voxel_ml=float(np.prod(volume.spacing)) / 1000, min_ml=min_ml
@@ -275,9 +275,10 @@ def _provenance(model: Model, stack: SliceStack, entry: BankEntry, **settings: A
 
 
 @contextmanager
-def _timed(
+def timed(
     timings: dict[str, float], stage: str, clock: Callable[[], float] = time.perf_counter
 ) -> Iterator[None]:
+    """Note the seconds of a stage."""
     start = clock()
     yield
     timings[stage] = round(clock() - start, 4)

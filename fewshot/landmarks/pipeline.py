@@ -1,0 +1,121 @@
+"""The road of landmarks on one page: templates in, a model out; a volume and a model in, points out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nibabel.affines import apply_affine
+
+from fewshot import __version__
+from fewshot.errors import FewshotError
+from fewshot.features import Backbone, FeatureBank
+from fewshot.landmarks.candidates import Component, components_of
+from fewshot.landmarks.model import LandmarkModel
+from fewshot.landmarks.result import Candidate, FoundLandmark, LandmarkPrediction
+from fewshot.landmarks.rois import as_regions, default_radius, values_of
+from fewshot.landmarks.template import LandmarkTemplate
+from fewshot.pipeline import DEFAULT_SPEC, classify_slices, fit, timed
+from fewshot.progress import Progress, silent
+from fewshot.volumes import SliceSpec, SliceStack, Volume
+
+CANDIDATES = 3
+"""Places that are told of each landmark at most."""
+
+
+def fit_landmarks(
+    templates: Sequence[LandmarkTemplate],
+    *,
+    backbone: Backbone,
+    bank: FeatureBank,
+    method: str = "auto",
+    options: dict[str, Any] | None = None,
+    spec: SliceSpec = DEFAULT_SPEC,
+    radius: float | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> LandmarkModel:
+    """Learn landmarks from templates: one model for all of them (paper, section 2, multi-label localisation).
+
+    Args:
+        templates: images with their landmarks; not every template needs every landmark.
+        method: an adapter, whose components are the landmarks; or ``auto``.
+        options: the adapter's settings that differ from its defaults.
+        spec: how to cut volumes into slices; what it leaves open is decided from the templates.
+        radius: mm, half the side of the box around each landmark; by default `default_radius`.
+        seed: same seed, same model.
+
+    Raises:
+        FewshotError: without templates, or for an unknown method or option.
+    """
+    if not templates:
+        raise FewshotError("There is no template; mark a landmark in at least one volume first.")
+    radius = radius or default_radius(templates)
+    values = values_of(templates)
+    regions = fit(
+        [as_regions(template, values, radius) for template in templates],
+        labels=values,
+        adapter=method,
+        options=options,
+        backbone=backbone,
+        bank=bank,
+        spec=spec,
+        seed=seed,
+        progress=progress,
+    )
+    return LandmarkModel(method=method, regions=regions, radius=radius)
+
+
+def find_landmarks(
+    volume: Volume,
+    model: LandmarkModel,
+    *,
+    backbone: Backbone,
+    bank: FeatureBank,
+    progress: Progress = silent,
+) -> LandmarkPrediction:
+    """Find all landmarks of a model in a volume.
+
+    Raises:
+        FewshotError: if the model was fitted on features of another backbone.
+    """
+    model.require(backbone)
+    timings: dict[str, float] = {}
+    with timed(timings, "slices"):
+        stack = SliceStack(volume, model.regions.spec, patch=backbone.patch)
+    with timed(timings, "features"):
+        entry = bank.features(stack, backbone, progress=progress)
+    with timed(timings, "adapter"):
+        classes, certainty, _ = classify_slices(stack, entry, model.regions, progress=progress)
+    with timed(timings, "components"):
+        components = components_of(
+            stack.restore(classes), stack.restore(certainty), len(model.names), most=CANDIDATES
+        )
+    landmarks = {
+        name: _told(name, of_label, volume) for name, of_label in zip(model.names, components, strict=True)
+    }
+    return LandmarkPrediction(
+        landmarks=landmarks,
+        affine=volume.affine,
+        shape=volume.shape,
+        calibrated=volume.calibrated,
+        timings={**timings, "total": sum(timings.values())},
+        provenance={
+            "fewshot": __version__,
+            "method": model.method,
+            "model": model.digest,
+            "created": model.created,
+            "backbone": {"name": backbone.name, "digest": backbone.digest, "layers": backbone.layers},
+            "templates": model.templates,
+        },
+        notes=[*volume.notes, *stack.notes],
+    )
+
+
+def _told(name: str, components: Sequence[Component], volume: Volume) -> FoundLandmark:
+    if not components:
+        return FoundLandmark(name, found=False, confidence=0.0, reason="nothing in this image looks like it")
+    places = [
+        Candidate(tuple(apply_affine(volume.affine, of.centre).tolist()), of.confidence) for of in components
+    ]
+    return FoundLandmark(name, found=True, confidence=places[0].confidence, candidates=tuple(places))
