@@ -18,30 +18,28 @@ from fewshot.options import (
     BankGbOption,
     BankOption,
     CompleteOption,
-    ComponentsOption,
     DatasetArgument,
     DeviceOption,
     JsonOption,
     LabelsOption,
+    LandmarksOption,
     ModelBackboneOption,
     PlaneOption,
-    PromptsOption,
-    SamOption,
     SeedOption,
-    SetOfRefinerOption,
     SetOption,
     SizeOption,
     WindowOption,
+    chosen_landmarks,
     key_values,
     open_backbone,
     open_backbone_of,
     open_bank,
-    open_refiner,
     require_model_file,
     slice_spec,
     split_names,
     write_json,
 )
+from fewshot.predict_command import predict
 from fewshot.pretrain_command import pretrain
 
 app = typer.Typer(
@@ -117,11 +115,13 @@ def extract(
 ) -> None:
     """Fill the feature bank, so that fitting and predicting later start at once."""
     from fewshot.extraction import extract_features
+    from fewshot.landmark_files import holds_landmarks
+    from fewshot.landmarks import load_landmark_model
     from fewshot.model import load_model
 
     spec = slice_spec(plane, window, size)
     if like:
-        model = load_model(like)
+        model = load_landmark_model(like).regions if holds_landmarks(like) else load_model(like)
         if spec != slice_spec("auto", "auto", None):
             raise FewshotError(
                 "--like cuts slices as the model wants them; leave out --plane, --window and --size."
@@ -151,6 +151,13 @@ def fit(
     adapter: Annotated[str, typer.Option(help="One of those that `fewshot info` lists.")] = "auto",
     set_: SetOption = None,
     labels: LabelsOption = None,
+    landmarks: LandmarksOption = None,
+    radius: Annotated[
+        float | None,
+        typer.Option(
+            help="Of landmarks: half the side of the box around each, in mm; by default from the images."
+        ),
+    ] = None,
     complete: CompleteOption = None,
     backbone: BackboneOption = "embedded",
     device: DeviceOption = "auto",
@@ -162,7 +169,7 @@ def fit(
     seed: SeedOption = 0,
     json_file: JsonOption = None,
 ) -> None:
-    """Fit an adapter on labelled templates and write it to a file."""
+    """Fit an adapter on labelled templates, or a model of landmarks on marked ones, and write it to a file."""
     from dataclasses import replace
 
     from fewshot.dataset import Dataset
@@ -170,8 +177,28 @@ def fit(
     from fewshot.support import label_names
 
     require_model_file(out)
-    opened = Dataset.open(dataset, labels=split_names(labels))
-    support = [opened.template(case) for case in opened.choose(split_names(templates) or [])]
+    opened = Dataset.open(dataset, labels=split_names(labels), landmarks=chosen_landmarks(landmarks))
+    cases = opened.choose(split_names(templates) or [])
+    if opened.landmarks:
+        from fewshot.landmark_command import fit_to_file
+
+        fit_to_file(
+            opened if complete is None else replace(opened, complete=complete),
+            cases,
+            out,
+            method=adapter,
+            options=key_values(set_),
+            radius=radius,
+            backbone=open_backbone(backbone, device),
+            bank=open_bank(bank, bank_gb),
+            spec=slice_spec(plane, window, size),
+            seed=seed,
+            json_file=json_file,
+        )
+        return
+    if radius is not None:
+        raise FewshotError("--radius is for landmarks; ask for them with --landmarks, or leave it out.")
+    support = [opened.template(case) for case in cases]
     if complete is not None:
         support = [replace(template, complete=complete) for template in support]
     options = key_values(set_)
@@ -199,73 +226,7 @@ def fit(
     )
 
 
-@app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Images: files or DICOM folders.", metavar="IMAGE...")],
-    model: Annotated[Path, typer.Option(help="Model file that `fewshot fit` or the server wrote.")],
-    out: Annotated[Path, typer.Option(help="Label map to write, or a folder (for several images always).")],
-    components: ComponentsOption = "auto",
-    min_ml: Annotated[float, typer.Option(help="Drop connected parts smaller than this many ml.")] = 0.0,
-    refine: Annotated[
-        str,
-        typer.Option(
-            help="Refinement of what was localised: none, walker, sam, sam2, or auto, which is SAM where weights are "
-            "at hand that this machine can use quickly, else walker."
-        ),
-    ] = "auto",
-    prompts: PromptsOption = None,
-    sam: SamOption = "auto",
-    set_: SetOfRefinerOption = None,
-    seed: SeedOption = 0,
-    picture: Annotated[
-        bool, typer.Option("--picture", help="Also write an overlay PNG beside each label map.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace label maps that exist.")] = False,
-    backbone: ModelBackboneOption = None,
-    device: DeviceOption = "auto",
-    bank: BankOption = None,
-    bank_gb: BankGbOption = 20.0,
-    json_file: JsonOption = None,
-) -> None:
-    """Find all labels of a model in one or more images."""
-    from fewshot.model import load_model
-    from fewshot.prediction_files import predict_files
-
-    loaded = load_model(model)
-    storage = open_bank(bank, bank_gb)
-    refiner = open_refiner(refine, prompts=prompts, sam=sam, pairs=set_, bank=storage, device=device)
-    used = open_backbone_of(loaded, backbone, device)
-    with progress_bars() as progress:
-        predictions = predict_files(
-            images,
-            loaded,
-            out,
-            backbone=used,
-            bank=storage,
-            components=components,
-            min_ml=min_ml,
-            refiner=refiner,
-            seed=seed,
-            picture=picture,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    write_json(json_file, {str(path): prediction.to_json() for path, prediction in predictions.items()})
-    for path, prediction in predictions.items():
-        found = ", ".join(
-            f"{n} {c:.2f}" if c is not None else f"{n} not found" for n, c in prediction.confidence.items()
-        )
-        refined = prediction.provenance.get("refine")
-        how = f", refined by {refined['refiner']}" if refined else ""
-        results.print(
-            f"{path}: confidence {found} ({prediction.timings['total']:.2f} s{how})",
-            markup=False,
-            soft_wrap=True,
-        )
-        for note in prediction.notes:
-            errors.print(f"{path.name}: {note}", style="yellow", markup=False, soft_wrap=True)
-
-
+app.command()(predict)
 app.command()(evaluate)
 app.command()(pretrain)
 
@@ -291,6 +252,10 @@ def info() -> None:
             _list(f"baseline {name}: {error}")
         else:
             _describe("baseline", name, baseline.description, baseline.Options)
+    _list(
+        "landmarks: of a dataset with landmarks, or with --landmarks, each adapter learns boxes around them and finds "
+        "the centre of the best part; predict measures --distance and --angle"
+    )
     for name, refiner in REFINERS.items():
         if refiner and (options := options_of_refiner(name)):
             _describe("refinement", name, refiner.description, options)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DatasetArgument = Annotated[
     Path,
     typer.Argument(
-        help="Folder of labelled volumes in one of three layouts: images/, labels/ and dataset.json; Medical "
+        help="Folder in one of three layouts: images/, labels/ or landmarks/, and dataset.json; Medical "
         "Segmentation Decathlon (also nnU-Net and MONAI); or TotalSegmentator. See docs/how-to/datasets.md."
     ),
 ]
@@ -57,6 +57,13 @@ SizeOption = Annotated[
 SeedOption = Annotated[int, typer.Option(help="Same seed, same result.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")]
 LabelsOption = Annotated[str | None, typer.Option(help="Only these labels, separated by commas.")]
+LandmarksOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Landmarks, separated by commas, or all: of a dataset with labels alone, their centres. By default all "
+        "landmarks of a dataset without labels.",
+    ),
+]
 CasesOption = Annotated[
     str | None,
     typer.Option(
@@ -179,6 +186,11 @@ def names_or_none(text: str | None) -> list[str]:
 def split_names(text: str | None) -> list[str] | None:
     """Names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def chosen_landmarks(text: str | None) -> list[str] | Literal["all"] | None:
+    """The names that ``--landmarks`` gives."""
+    return "all" if text == "all" else split_names(text)
 
 
 def chosen_cases(text: str | None, dataset: Path) -> list[str] | None:

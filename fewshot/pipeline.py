@@ -45,6 +45,7 @@ def fit(
     adapter: str = "auto",
     options: dict[str, Any] | None = None,
     spec: SliceSpec = DEFAULT_SPEC,
+    cross_validate: bool = True,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Model:
@@ -56,6 +57,7 @@ def fit(
         adapter: a key of ``ADAPTERS``.
         options: the adapter's settings that differ from its defaults.
         spec: how to cut volumes into slices; what it leaves open is decided from the templates.
+        cross_validate: let the templates choose the default adapter's options, and say what Dice to expect.
         seed: same seed, same model.
 
     Raises:
@@ -86,6 +88,7 @@ def fit(
     atlas = None
     if isinstance(fitted, AutoAdapter):
         atlas = build_atlas(templates, list(labels), spec, backbone.patch)
+    if isinstance(fitted, AutoAdapter) and cross_validate:
         fitted.options, expected = choose(
             fitted,
             templates,

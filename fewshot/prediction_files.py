@@ -14,7 +14,7 @@ from fewshot.prediction import Prediction
 from fewshot.progress import Progress, silent
 from fewshot.refine import Refiner
 from fewshot.volumes import read_volume, write_labels
-from fewshot.volumes.raw import case_name, extension_of
+from fewshot.volumes.raw import EXTENSIONS, case_name
 
 
 def predict_files(
@@ -45,7 +45,7 @@ def predict_files(
     Returns:
         Label file -> prediction.
     """
-    targets = _targets(images, out, overwrite=overwrite)
+    targets = choose_targets(images, out, endings=EXTENSIONS, ending=".nii.gz", overwrite=overwrite)
     # The model has decided on a window; naming the modality spares a guess that would change nothing.
     modality = "CT" if model.spec.window.startswith("ct-") else None
     predictions = {}
@@ -78,28 +78,46 @@ def predict_files(
     return predictions
 
 
-def _targets(images: Sequence[Path], out: Path, *, overwrite: bool) -> dict[Path, Path]:
-    """Image -> label file; never one of the images."""
-    targets = _choose_targets(images, out)
+def choose_targets(
+    images: Sequence[Path], out: Path, *, endings: Sequence[str], ending: str, overwrite: bool
+) -> dict[Path, Path]:
+    """Where the result of every image goes; never to one of the images.
+
+    Args:
+        images: files or DICOM folders.
+        out: a file for one image, or a folder.
+        endings: by which a file is told from a folder.
+        ending: of files in a folder.
+        overwrite: whether a result that exists may be replaced.
+
+    Returns:
+        Image -> file.
+
+    Raises:
+        FewshotError: one file for several images, two images of one name, a file that exists, or an image would be
+            overwritten.
+    """
+    targets = _named(images, out, endings, ending)
     sources = {image.resolve() for image in images}
     for image, target in targets.items():
         if target.exists() and target.resolve() not in sources and not overwrite:
             raise FewshotError(f"{target} exists; give another --out, or --overwrite to replace it.")
         if target.resolve() in sources:
             raise FewshotError(
-                f"The label map of {image} would overwrite the image {target}; give another --out."
+                f"The result of {image} would overwrite the image {target}; give another --out."
             )
     return targets
 
 
-def _choose_targets(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    if len(images) == 1 and extension_of(out) and not out.is_dir():
+def _named(images: Sequence[Path], out: Path, endings: Sequence[str], ending: str) -> dict[Path, Path]:
+    is_file = out.name.lower().endswith(tuple(endings)) and not out.is_dir()
+    if len(images) == 1 and is_file:
         return {images[0]: out}
-    if extension_of(out) and not out.is_dir():
+    if is_file:
         raise FewshotError(
             f"{out} is one file, but there are {len(images)} images; give a folder with --out."
         )
-    targets = {image: out / f"{case_name(image)}.nii.gz" for image in images}
+    targets = {image: out / f"{case_name(image)}{ending}" for image in images}
     if len(set(targets.values())) < len(images):
         raise FewshotError("Two images have the same name; predict them into different folders.")
     return targets

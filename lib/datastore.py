@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from fewshot.errors import FewshotError
 from lib.files import stamp, write_json
+from lib.landmarks.results import drop_beside
 from lib.requested import require_image_id, require_tag, tellable
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ READABLE = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg")
 
 Check = Callable[[Path, Path, dict[str, Any], str], None]
 """Called with image, label file, the submission's parameters and the image's id; raises to refuse."""
+
+Stored = Callable[[Path, Path, dict[str, Any], str], None]
+"""Called with the same of a label that was stored."""
 
 
 class StudiesFolder(LocalDatastore):
@@ -42,14 +46,23 @@ class StudiesFolder(LocalDatastore):
         folder: the studies.
         extensions: patterns such as `*.nii.gz`; those that cannot be read are left out.
         check: refuses a label that must not be saved.
+        stored: is told of a label that was saved; files that it writes beside the label go when the label does.
         auto_reload: watch the folder.
         read_only: change nothing when opening it.
     """
 
     def __init__(
-        self, folder: str, *, extensions: list[str], check: Check, auto_reload: bool, read_only: bool
+        self,
+        folder: str,
+        *,
+        extensions: list[str],
+        check: Check,
+        stored: Stored | None = None,
+        auto_reload: bool,
+        read_only: bool,
     ) -> None:
         self._check = check
+        self._stored = stored
         self._mutex = threading.RLock()
         self._file_lock = FileLock(Path(folder) / ".lock")
         self._config_ts: object = None
@@ -93,7 +106,15 @@ class StudiesFolder(LocalDatastore):
             if before is not None and before.ext != extension:
                 (folder / f"{image_id}{before.ext}").unlink(missing_ok=True)
         logger.info("Saved the label of %s with tag %s", image_id, label_tag)
+        if self._stored:
+            self._stored(Path(image), target, info, image_id)
         return image_id
+
+    @override
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        if file := self.get_label_uri(label_id, label_tag):
+            drop_beside(Path(file), label_id)
+        super().remove_label(label_id, label_tag)
 
     @override
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ class Engine:
     Warming gives way to them, unless it computes the very features that they wait for.
 
     Attributes:
-        queue: where inferences of viewers wait for their turn.
+        queue: where inferences of viewers wait for their turn; `turns` lets one request of all compute.
 
     Args:
         backbone: tells the backbone in use, a registered name or checkpoint; asked every time, for a training in
@@ -75,7 +75,7 @@ class Engine:
         self.queue = InferenceQueue()
         self._backbones: OrderedDict[tuple[object, ...], Backbone] = OrderedDict()
         self._loading = threading.Lock()
-        self._turns = Turns()
+        self.turns = Turns()
 
     @property
     def name(self) -> str:
@@ -141,7 +141,7 @@ class Engine:
         """Fit an adapter on templates, see `fewshot.pipeline.fit`; by default with the backbone in use."""
         from fewshot import pipeline
 
-        with self._turns.take(template.volume for template in templates):
+        with self.turns.take(template.volume for template in templates):
             return pipeline.fit(
                 templates,
                 labels=labels,
@@ -168,7 +168,7 @@ class Engine:
         """Find each template by the others, see `fewshot.crossvalidation`; by default with the backbone in use."""
         from fewshot import crossvalidation
 
-        with self._turns.take(template.volume for template in templates):
+        with self.turns.take(template.volume for template in templates):
             return crossvalidation.cross_validate(
                 templates,
                 backbone=self.backbone(device, backbone),
@@ -194,7 +194,7 @@ class Engine:
         """Find a model's labels in a volume and refine them, see `fewshot.pipeline.predict`."""
         from fewshot import pipeline
 
-        with self._turns.take([volume], progress):
+        with self.turns.take([volume], progress):
             refiner = self.refining.refiner(refine, bank=self.bank, device=device)
             return pipeline.predict(
                 volume,
@@ -219,7 +219,7 @@ class Engine:
         """Find the structure that was clicked, see `fewshot.refine.clicks.segment_clicks`."""
         from fewshot.refine.clicks import segment_clicks
 
-        with self._turns.take([volume], progress):
+        with self.turns.take([volume], progress):
             return segment_clicks(
                 volume,
                 clicks,
@@ -244,7 +244,7 @@ class Engine:
 
         computed = 0
         for index in slices:
-            with self._turns.spare():
+            with self.turns.spare():
                 computed += warm_clicks(
                     volume,
                     [index],
@@ -277,7 +277,7 @@ class Engine:
         chosen = self.backbone(device, backbone)
 
         def give_way(*step: Any, **values: float) -> None:
-            self._turns.give_way(volume)
+            self.turns.give_way(volume)
             progress(*step, **values)
 
         self.bank.features(SliceStack(volume, spec, patch=chosen.patch), chosen, progress=give_way)

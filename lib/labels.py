@@ -73,6 +73,18 @@ class LabelDictionary:
         """
         return self._extend(list(names), given=None)
 
+    def add_what_fits(self, names: Iterable[str]) -> list[str]:
+        """As `add`, for names that need not have a value.
+
+        Returns:
+            Those for which there is none left.
+        """
+        new = [name for name in dict.fromkeys(map(clean_name, names)) if self.current(name) is None]
+        room = LARGEST - len(self.read())
+        if new[:room]:
+            self.add(new[:room])
+        return new[room:]
+
     def fix(self, names: Sequence[str]) -> dict[str, int]:
         """Take over the names of `--conf labels`; those no longer given keep their values.
 

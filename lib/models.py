@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from abc import ABC, abstractmethod
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from fastapi import HTTPException
 
 from lib.files import stamp
 
 if TYPE_CHECKING:
+    from fewshot.landmarks import LandmarkModel
     from fewshot.model import Model
     from lib.project import Project
 
 logger = logging.getLogger(__name__)
+
+LANDMARKS = "landmarks"
+"""The model that finds landmarks; all others are adapters."""
 
 LATEST = "latest"
 KEPT = 5
@@ -25,6 +30,20 @@ KEPT = 5
 
 NO_TEMPLATE = "No template yet: label a structure in one study, submit it, press Train, then run again."
 NO_TEMPLATE_UNTRAINED = "No template yet: label a structure in one study, submit it, then run again."
+NO_ORGAN = (
+    "No organ labelled yet, only landmarks: label a structure in one study and submit it first, or choose the model "
+    "landmarks."
+)
+
+
+class Saved(Protocol):
+    """What can be published."""
+
+    def save(self, path: Path) -> None:
+        """Write the file; readers never see half of it."""
+
+
+Kind = TypeVar("Kind", bound=Saved)
 
 
 class ModelSource(Protocol):
@@ -43,8 +62,8 @@ class ModelSource(Protocol):
         """Raise HTTPException where there is nothing to load yet."""
 
 
-class PublishedModels:
-    """The adapters that trainings of one model have published; the newest is used unless told otherwise.
+class Published(ABC, Generic[Kind]):
+    """What trainings of one model have published; the newest is used unless told otherwise.
 
     A version is a file `NUMBER-DATE-TIME.safetensors`, written beside and renamed into place: a running
     server finds it at its next inference, and until then, or if a training fails, uses the one before.
@@ -59,7 +78,15 @@ class PublishedModels:
         self.folder = project.workspace.adapters(name)
         self._project = project
         self._mutex = threading.Lock()
-        self._loaded: tuple[tuple[object, ...], Model] | None = None
+        self._loaded: tuple[tuple[object, ...], Kind] | None = None
+
+    @abstractmethod
+    def _read(self, path: Path) -> Kind:
+        """Read a file; FewshotError if it holds something else."""
+
+    @abstractmethod
+    def _require_templates(self) -> None:
+        """Raise HTTPException where there is nothing to train on."""
 
     def versions(self) -> list[str]:
         return sorted(
@@ -78,9 +105,8 @@ class PublishedModels:
         if not self.versions():
             self._refuse()
 
-    def load(self, version: str = LATEST, *, device: str = "auto") -> Model:  # noqa: ARG002 - as ModelSource says
-        from fewshot.model import load_model
-
+    def load(self, version: str = LATEST, *, device: str = "auto") -> Kind:  # noqa: ARG002 - as ModelSource says
+        """The model of a version, see `ModelSource`."""
         versions = self.versions()
         if not versions:
             self._refuse()
@@ -93,11 +119,11 @@ class PublishedModels:
         key = (path, *stamp(path))
         with self._mutex:
             if self._loaded is None or self._loaded[0] != key:
-                self._loaded = key, load_model(path)
+                self._loaded = key, self._read(path)
                 logger.info("Loaded %s", path)
             return self._loaded[1]
 
-    def publish(self, model: Model) -> str:
+    def publish(self, model: Kind) -> str:
         """Make a model the latest and forget those beyond the last five.
 
         Returns:
@@ -114,9 +140,32 @@ class PublishedModels:
         return self.folder / f"{version}.safetensors"
 
     def _refuse(self) -> None:
-        if not self._project.submissions():
-            raise HTTPException(409, NO_TEMPLATE)
+        self._require_templates()
         raise HTTPException(409, f"{self.name} is not trained yet: press Train, then run again.")
+
+
+class PublishedModels(Published["Model"]):
+    """Segmentation adapters."""
+
+    def _read(self, path: Path) -> Model:
+        from fewshot.model import load_model
+
+        return load_model(path)
+
+    def _require_templates(self) -> None:
+        self._project.require_templates()
+
+
+class PublishedLandmarks(Published["LandmarkModel"]):
+    """Landmark models."""
+
+    def _read(self, path: Path) -> LandmarkModel:
+        from fewshot.landmarks import load_landmark_model
+
+        return load_landmark_model(path)
+
+    def _require_templates(self) -> None:
+        self._project.landmarks.require()
 
 
 class FittedModels:
@@ -142,22 +191,37 @@ class FittedModels:
     def require(self) -> None:
         if not self._project.submissions():
             raise HTTPException(409, NO_TEMPLATE_UNTRAINED)
+        self._project.require_templates()
 
     def load(self, version: str = LATEST, *, device: str = "auto") -> Model:  # noqa: ARG002 - as ModelSource says
         with self._mutex:
+            self.require()
             submissions = self._project.submissions()
-            if not submissions:
-                raise HTTPException(409, NO_TEMPLATE_UNTRAINED)
             engine = self._project.engine
             key = (engine.name, device, *((entry.image_id, entry.stamp) for entry in submissions))
             if self._fitted is None or self._fitted[0] != key:
                 templates = self._project.templates(submissions)
+                if not templates:
+                    raise HTTPException(409, NO_ORGAN)
                 labels = self._project.drawn_labels(templates)
                 model = engine.fit(templates, adapter=self.adapter, labels=labels, device=device)
                 if templates.passing:
                     return model
                 self._fitted = key, model
             return self._fitted[1]
+
+
+def backbone_of(file: Path) -> str:
+    """The backbone that a published model of any kind was fitted on.
+
+    Raises:
+        FewshotError: if the file cannot be read.
+    """
+    from fewshot.landmarks import load_landmark_model
+    from fewshot.model import load_model
+
+    landmarks = file.parent.name == LANDMARKS
+    return (load_landmark_model(file).regions if landmarks else load_model(file)).backbone
 
 
 def _number(version: str) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
@@ -14,9 +14,11 @@ from monailabel.interfaces.datastore import Datastore
 from fewshot.errors import FewshotError
 from lib.configs.settings import AppSettings
 from lib.engine import Engine
+from lib.found import Found, read_all
 from lib.images import Images
 from lib.labels import LARGEST, LabelDictionary
-from lib.pacs.errors import PacsError
+from lib.landmarks.labelled import Landmarks
+from lib.landmarks.results import Results
 from lib.slicing import Slicing
 from lib.studies import StudiesDescription, describe_studies
 from lib.templates import (
@@ -36,33 +38,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Read = TypeVar("Read")
-
-
-class Found(list[Read]):
-    """What could be read of submissions.
-
-    Attributes:
-        left_out: why others could not, by image.
-        passing: the next time they may be read again, so that nothing made of this must be kept.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left_out: dict[str, str] = {}
-        self.passing = False
-
 
 @dataclass
 class Project:
     """One set of studies with its workspace, label dictionary and engine.
 
     Attributes:
+        studies: folder or DICOMweb address.
         datastore: set once MONAI Label has made it.
         images: those read lately.
         slicing: how images are cut for the next model.
+        landmarks: which labels are landmarks, and where they are marked.
+        results: landmarks that were found.
     """
 
+    studies: str
     settings: AppSettings
     workspace: Workspace
     description: StudiesDescription
@@ -71,10 +61,14 @@ class Project:
     datastore: Datastore = field(default=None)
     images: Images = field(init=False)
     slicing: Slicing = field(init=False)
+    landmarks: Landmarks = field(init=False)
+    results: Results = field(init=False)
 
     def __post_init__(self) -> None:
         self.images = Images(self.description)
         self.slicing = Slicing(self)
+        self.landmarks = Landmarks(self, self.studies)
+        self.results = Results(self)
 
     @classmethod
     def open(cls, app_dir: str, studies: str, settings: AppSettings) -> Project:
@@ -86,6 +80,8 @@ class Project:
         workspace = Workspace.open(app_dir, studies, settings.workspace)
         labels = LabelDictionary(workspace.labels)
         labels.fix(settings.labels) if settings.labels else labels.add(())
+        if left_out := labels.add_what_fits(settings.landmarks or ()):
+            logger.warning("There is no room for %d of --conf landmarks in label maps.", len(left_out))
         slicing = {"plane": settings.plane, "window": settings.window, "size": settings.size}
         workspace.backbone(settings.backbone)
         engine = Engine(
@@ -96,7 +92,7 @@ class Project:
             slicing={key: value for key, value in slicing.items() if value is not None},
             sam=settings.sam,
         )
-        return cls(settings, workspace, describe_studies(studies), labels, engine)
+        return cls(studies, settings, workspace, describe_studies(studies), labels, engine)
 
     @property
     def complete(self) -> bool:
@@ -116,24 +112,26 @@ class Project:
         return list_submissions(self.datastore, self.description, self.labels, only=only)
 
     def templates(self, submissions: Sequence[Submission]) -> Found[Template]:
-        """Submissions with their images, as the engine takes them.
+        """Submissions with their images, as segmentation learns from them: without landmarks.
 
-        What is kept elsewhere and cannot be had or read is left out, as long as one template remains.
+        Where only landmarks are marked, there is nothing to learn. What is kept elsewhere and cannot be had or read
+        is left out as well, as long as one template remains.
 
         Raises:
             FewshotError: if one cannot be read.
         """
-        return self._all_that_can(self._template, submissions)
+        return read_all(lambda of: self.landmarks.organs_of(self.template(of)), submissions)
 
     def template_images(self, submissions: Sequence[Submission]) -> Found[Volume]:
         """The images of submissions; as for `templates`."""
+        return read_all(lambda of: self.images.read(self.path(of.image_id), keep=False), submissions)
 
-        def read(submission: Submission) -> Volume:
-            return self.images.read(self.path(submission.image_id), keep=False)
+    def template(self, submission: Submission) -> Template:
+        """A submission with its image and all its labels.
 
-        return self._all_that_can(read, submissions)
-
-    def _template(self, submission: Submission) -> Template:
+        Raises:
+            FewshotError: if it cannot be read.
+        """
         while True:
             try:
                 return read_template(
@@ -149,25 +147,6 @@ class Project:
                     raise
                 submission = older[0]  # a label that cannot be used has given way to it
 
-    def _all_that_can(
-        self, read: Callable[[Submission], Read], submissions: Sequence[Submission]
-    ) -> Found[Read]:
-        found, failed = Found[Read](), []
-        for submission in submissions:
-            try:
-                found.append(read(submission))
-            except FewshotError as error:
-                if not submission.elsewhere or (isinstance(error, PacsError) and error.lost):
-                    raise
-                failed.append(error)
-                found.left_out[submission.image_id] = str(error)
-                found.passing |= isinstance(error, PacsError)
-        if failed and not found:
-            raise failed[0]
-        for image, reason in found.left_out.items():
-            logger.warning("The template %s is left out: %s", image, reason)
-        return found
-
     def drawn_labels(self, templates: Sequence[Template]) -> dict[str, int]:
         """The labels that occur in a template, with the app's values, in their order."""
         from fewshot.support import label_names
@@ -181,10 +160,12 @@ class Project:
         Raises:
             HTTPException: with what to do first.
         """
-        from lib.models import NO_TEMPLATE
+        from lib.models import NO_ORGAN, NO_TEMPLATE
 
         if not self.submissions():
             raise HTTPException(409, NO_TEMPLATE)
+        if not self.landmarks.organ_exists():
+            raise HTTPException(409, NO_ORGAN)
 
     def check_label(self, image: Path, label: Path, info: dict[str, Any], image_id: str) -> None:
         """Refuse a label that could not be a template.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,30 @@ def require_tag(tag: str) -> None:
     """
     if not re.fullmatch(r"\w[\w.-]*", tag or ""):
         raise HTTPException(422, f"A label cannot have the tag {tag!r}: use final or original.")
+
+
+def millimetres(request: Mapping[str, Any], key: str) -> float | None:
+    """A length that a viewer sent; None where the field is empty, 0 or not there.
+
+    Raises:
+        HTTPException: 422 if it is no length.
+    """
+    value = request.get(key)
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if math.isnan(number):  # an emptied field of OHIF
+        return None
+    if not 0 <= number < math.inf:
+        raise HTTPException(
+            422, f"{key} is {value!r:.60}: give millimetres above 0, or nothing for the usual."
+        )
+    return number or None
 
 
 def require_image_id(image_id: str) -> None:

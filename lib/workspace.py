@@ -30,6 +30,7 @@ class Workspace:
     bank.json                          how far features of the present backbone are made, see `lib.warming`
     adapters/MODEL/VERSION.safetensors trained adapters, the last five of each model
     stats/MODEL.json                   how the last training went
+    landmarks/MODEL/IMAGE.json         landmarks that a model found last in an image
     ```
     """
 
@@ -89,6 +90,10 @@ class Workspace:
     def adapters(self, model: str) -> Path:
         """Folder of a model's published adapters."""
         return self.folder / "adapters" / model
+
+    def landmarks(self, model: str) -> Path:
+        """Folder of the landmarks that a model found."""
+        return self.folder / "landmarks" / model
 
     def stats(self, model: str) -> Path:
         """File of a model's training statistics."""

@@ -45,7 +45,7 @@ from lib.click_warming import ClickWarmer  # noqa: E402
 from lib.configs.registry import CONFIGS, LONG  # noqa: E402
 from lib.configs.settings import AppSettings  # noqa: E402
 from lib.datastore import StudiesFolder  # noqa: E402
-from lib.infers import Points  # noqa: E402
+from lib.infers import LandmarkFinder, Points  # noqa: E402
 from lib.pacs import client  # noqa: E402
 from lib.pacs.datastore import Pacs  # noqa: E402
 from lib.pacs.errors import PacsError  # noqa: E402
@@ -97,6 +97,7 @@ class FewshotApp(MONAILabelApp):
                 self.studies,
                 extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
                 check=self.project.check_label,
+                stored=self.project.results.write_beside,
                 auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
                 read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY or background.in_background(),
             )
@@ -112,6 +113,7 @@ class FewshotApp(MONAILabelApp):
             modalities=self.settings.modalities,
             check=self.project.check_label,
             names=self.project.label_names,
+            stored=self.project.results.write_beside,
             on_change=None if background.in_background() else self._on_pacs_change,
         )
         self.project.datastore = pacs  # before the first answer, which may bring labels
@@ -185,7 +187,20 @@ class FewshotApp(MONAILabelApp):
             raise HTTPException(404, "There is no image to infer: name one, or start a new session.")
         if not (isinstance(image, str) and Path(image).exists()):
             self._check_image(image, datastore or self.datastore())
-        return dict(super().infer(request, datastore))
+        answer = dict(super().infer(request, datastore))
+        if isinstance(self._infers[request["model"]], LandmarkFinder) and not Path(image).exists():
+            self.project.results.keep(request["model"], image, answer["params"])
+        return answer
+
+    def landmark_finder(self, model: str) -> LandmarkFinder:
+        """The task of a model that finds landmarks; HTTPException for any other."""
+        task = self._infers.get(model)
+        if not isinstance(task, LandmarkFinder):
+            known = [name for name, other in self._infers.items() if isinstance(other, LandmarkFinder)]
+            raise HTTPException(
+                404, f"{model} finds no landmarks here; there is {', '.join(known) or 'none'}."
+            )
+        return task
 
     def prepare_inference(self, model: str, image: str) -> None:
         """Refuse what cannot be inferred, and fetch an image of the studies: a PACS takes seconds to send one."""
@@ -255,14 +270,20 @@ class FewshotApp(MONAILabelApp):
         if model not in self._trainers:
             known = ", ".join(self._trainers) or "none"
             raise HTTPException(404, f"There is no model {model} to train; there is {known}.")
-        if isinstance(self.project.datastore, Pacs):
-            self.project.datastore.refresh()
+        self._look_for_labels()
         self._trainers[model].check(params)
 
+    def _look_for_labels(self) -> None:
+        if isinstance(self.project.datastore, Pacs):
+            self.project.datastore.refresh()
+
     def trained_together(self) -> list[str]:
-        """What *train all* trains: adapters, unless the configuration says otherwise."""
+        """What *train all* trains: what has templates and is quick, unless the configuration says otherwise."""
+        self._look_for_labels()
         told = self.settings.train_all
-        return [name for name in self._trainers if (name not in LONG if told is None else name in told)]
+        chosen = [name for name in self._trainers if (name not in LONG if told is None else name in told)]
+        # where there is nothing to learn from at all, whoever asks is told what to do first
+        return [name for name in chosen if self._trainers[name].has_templates()] or chosen
 
     def trains(self, model: str) -> bool:
         """Whether a training runs in this workspace, whoever started it."""

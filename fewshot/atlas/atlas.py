@@ -96,14 +96,16 @@ class Atlas:
         radii[shown] = np.nanmedian(of_templates[:, shown], axis=0)
         return radii
 
-    def locate(self, stack: SliceStack) -> Located | None:
-        """Find the templates in a volume; None where no registration can be trusted."""
+    def locate(self, stack: SliceStack, *, any_pose: bool = False) -> Located | None:
+        """Find the templates in a volume, turned in any way if told; None where no registration can be trusted."""
         volume = stack.volume
         turn, affine = _turn(volume)
         normalised = normalise(volume.array, window_limits(volume, self.window))
         image = to_image(apply_orientation(normalised, turn), affine)
         with ThreadPoolExecutor(min(len(self.templates), os.cpu_count() or 1)) as pool:
-            registered = list(pool.map(lambda template: register(image, template.target), self.templates))
+            registered = list(
+                pool.map(lambda template: register(image, template.target, any_pose=any_pose), self.templates)
+            )
         pairs = zip(self.templates, registered, strict=True)
         found = [
             (template, _as_stored(of, turn, volume.shape))

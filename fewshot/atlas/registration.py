@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ import SimpleITK as sitk  # noqa: N813 - what everybody calls it
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from fewshot.atlas.images import axes, reduced, with_size, with_voxels
+from fewshot.atlas.pose import turned
 
 FIRST_VOXELS = 8_000
 """Resolution at which several beginnings of the affine map are tried."""
@@ -25,6 +26,10 @@ LEAST_STRETCH = 0.75
 SLICES_TO_TELL = 20
 SHIFTS = (0.0, -0.2, 0.2)
 """Of the extent: where a rigid map begins instead."""
+POSES = 16
+"""Rotations from which registration begins where a query may be turned in any way."""
+UPRIGHT = 0.03
+"""So much correlation a turned map must have more than an upright one: chance, where a body is nearly round."""
 FINER = 0.7
 """The region of the labels is registered anew if its reduced voxels are smaller than this share of the whole's."""
 
@@ -76,12 +81,13 @@ class Target:
     focus: sitk.Image
 
 
-def register(query: sitk.Image, template: Target) -> Registered | None:
+def register(query: sitk.Image, template: Target, *, any_pose: bool = False) -> Registered | None:
     """Register a template with a query: the whole first, then the region of the labels at a finer resolution.
 
     Args:
         query: the whole volume, from `to_image`.
         template: both images `reduced`.
+        any_pose: the query may be turned in any way, as specimens are.
 
     Returns:
         None where nothing in common was found. The same images give the same result.
@@ -91,7 +97,7 @@ def register(query: sitk.Image, template: Target) -> Registered | None:
         return None
     with _one_thread():
         try:
-            affine = _affine(small, template.whole)
+            affine = _affine(small, template.whole, any_pose=any_pose)
             transform = sitk.CompositeTransform([affine, _demons(small, template.whole, affine)])
             similarity = _correlation(small, sitk.Resample(template.whole, small, transform))
             places = _places(transform, small, template.whole)
@@ -151,19 +157,49 @@ def _places(transform: sitk.Transform, query: sitk.Image, template: sitk.Image) 
     return shares.astype(np.float32)
 
 
-def _affine(query: sitk.Image, template: sitk.Image) -> sitk.Transform:
+def _affine(query: sitk.Image, template: sitk.Image, *, any_pose: bool) -> sitk.Transform:
+    """The affine map; of a query that may be turned, the one whose images correlate best."""
+    if not any_pose:
+        return _upright(query, template)
+    small = _small(query, template)
+    method = _method(iterations=AFFINE_STEPS // 2, smoothing=(1.0, 0.0))
+    tried: list[tuple[float, sitk.Transform]] = []
+    for start in turned(small[0], small[1], POSES):
+        with suppress(RuntimeError):  # the images do not overlap from there
+            method.SetInitialTransform(start, inPlace=False)
+            found = sitk.CompositeTransform(method.Execute(*small)).GetBackTransform()
+            tried.append((_correlation(small[0], sitk.Resample(small[1], small[0], found)), found))
+    found = _refined(query, template, max(tried, key=lambda of: of[0])[1]) if tried else None
+    with suppress(RuntimeError):
+        upright = _upright(query, template)
+        if found is None or _overlap(query, template, upright) > _overlap(query, template, found) - UPRIGHT:
+            return upright
+    if found is None:
+        raise RuntimeError("no overlap")
+    return found
+
+
+def _upright(query: sitk.Image, template: sitk.Image) -> sitk.Transform:
     """The affine map, from the best of several beginnings; a rigid one where it distorts more than patients differ."""
-    small = [
-        with_voxels(image, FIRST_VOXELS if query.GetDimension() == 3 else FIRST_VOXELS // 4)
-        for image in (query, template)
-    ]
-    first = _best(small, _beginnings(*small))
-    method = _method(iterations=AFFINE_STEPS, smoothing=(1.0, 0.0))
-    method.SetInitialTransform(sitk.AffineTransform(first), inPlace=False)
-    affine = method.Execute(query, template)
+    small = _small(query, template)
+    affine = _refined(query, template, _best(small, _beginnings(*small)))
     if not _distorts(affine, query, template):
         return affine
     return _best(small, _rigid_beginnings(*small))
+
+
+def _refined(query: sitk.Image, template: sitk.Image, first: sitk.Transform) -> sitk.Transform:
+    method = _method(iterations=AFFINE_STEPS, smoothing=(1.0, 0.0))
+    method.SetInitialTransform(sitk.AffineTransform(first), inPlace=False)
+    return method.Execute(query, template)
+
+
+def _small(*images: sitk.Image) -> list[sitk.Image]:
+    return [with_voxels(of, FIRST_VOXELS if of.GetDimension() == 3 else FIRST_VOXELS // 4) for of in images]
+
+
+def _overlap(query: sitk.Image, template: sitk.Image, transform: sitk.Transform) -> float:
+    return _correlation(query, sitk.Resample(template, query, transform))
 
 
 def _best(images: Sequence[sitk.Image], beginnings: Iterator[sitk.Transform]) -> sitk.Transform:

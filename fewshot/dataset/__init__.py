@@ -1,4 +1,4 @@
-"""Labelled datasets in three layouts: what `fewshot fit` and `fewshot evaluate` read."""
+"""Datasets with labels or landmarks, in three layouts: what `fewshot fit` and `fewshot evaluate` read."""
 
 from fewshot.dataset.case import Case
 from fewshot.dataset.dataset import Dataset

@@ -10,13 +10,14 @@ from fewshot.volumes.channels import Channel
 
 @dataclass(frozen=True)
 class Case:
-    """One study of a dataset: an image and, where somebody drew one, its labels.
+    """One study of a dataset: an image and, where somebody drew or marked any, its labels and its landmarks.
 
     Attributes:
         name: of the case, without extension.
         image: its file, or a folder with one DICOM series.
         label: a label map, or (`masks`) a folder with one mask per label; None without any.
         masks: whether `label` is a folder of masks.
+        landmarks: a file with points; None without any.
         channel: which channel of an image with several counts; None refuses such images.
         modality: of this image, where it may differ from the others'.
         notes: what finding its files had to decide.
@@ -26,6 +27,7 @@ class Case:
     image: Path
     label: Path | None
     masks: bool = False
+    landmarks: Path | None = None
     channel: Channel | None = None
     modality: str = ""
     notes: tuple[str, ...] = ()
@@ -40,6 +42,7 @@ class Contents:
         name: of the dataset.
         cases: by name, in the order of their names.
         labels: label name -> value.
+        landmarks: their names; empty where no case has a file with points.
         modality: "CT", "MR", "XR" or "".
         hounsfield: False for a CT in other units.
         complete: whether a slice without label is background.
@@ -52,6 +55,7 @@ class Contents:
     name: str
     cases: dict[str, Case]
     labels: dict[str, int]
+    landmarks: tuple[str, ...] = ()
     modality: str = ""
     hounsfield: bool = True
     complete: bool = False

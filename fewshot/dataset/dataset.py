@@ -1,18 +1,22 @@
-"""A labelled dataset: its cases, what their label values mean, and how to read them."""
+"""A dataset: its cases, what their labels and landmarks mean, and how to read them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from fewshot.dataset.case import Case
+from fewshot.dataset.case import Case, Contents
 from fewshot.dataset.files import check_known
 from fewshot.dataset.layouts import read_contents
+from fewshot.dataset.points import FOLDER, centres_of, read_case
 from fewshot.dataset.subjects import read_masks
 from fewshot.errors import FewshotError
+from fewshot.landmarks import LandmarkTemplate
+from fewshot.landmarks.reading import Marks
 from fewshot.support import Template
 from fewshot.volumes import Volume, read_volume
 from fewshot.volumes.channels import read_channel
@@ -21,12 +25,13 @@ from fewshot.volumes.labels import place_labels, values_in
 
 @dataclass(frozen=True)
 class Dataset:
-    """The cases of one folder and what their label values mean.
+    """The cases of one folder and what their labels or their landmarks mean.
 
     Three layouts are read (docs/how-to/datasets.md):
 
     - the engine's own: `images/NAME.nii.gz`, `labels/NAME.nii.gz` and `dataset.json` such as
-      `{"labels": {"liver": 1, "spleen": 2}, "modality": "CT", "complete": true, "ignore": [3]}`;
+      `{"labels": {"liver": 1, "spleen": 2}, "modality": "CT", "complete": true, "ignore": [3]}`; or, with landmarks,
+      `landmarks/NAME.json` or `landmarks/NAME.mrk.json` and `{"landmarks": ["nasion", "inion"]}`;
     - the Medical Segmentation Decathlon's, with what nnU-Net and MONAI made of it: a `dataset.json` that lists
       files, or lies beside `imagesTr/` and `labelsTr/`;
     - TotalSegmentator's: a folder per subject with `ct.nii.gz` or `mri.nii.gz` and a mask per structure in
@@ -37,11 +42,14 @@ class Dataset:
         name: for tables and reports.
         cases: by name.
         labels: label name -> value.
+        landmarks: those that count, where the dataset was opened for landmarks; empty where it was for labels.
+        known: all landmarks that its files may name; empty where landmarks are the centres of labels.
         modality: "CT", "MR", "XR", or "" where it is not known or not the same for all.
         hounsfield: False for a CT that is not in Hounsfield units: it counts as unknown modality, and its
             window follows its values as for MR. (A CT without the values of air is windowed so anyway.)
         complete: True where a slice without any label is background in every label map. Else such slices of a
-            template are unknown, and nothing is learned from them.
+            template are unknown, and nothing is learned from them. In the same way, a landmark of which a case says
+            nothing is absent from it, or unknown.
         ignored: further values that may occur in label maps and count as background. Other values are errors.
         missing: case -> why its image or its labels, which the dataset lists, cannot be used.
         unlabelled: those of `missing` for which no labels are listed either, such as a challenge's test images.
@@ -59,18 +67,30 @@ class Dataset:
     missing: dict[str, str] = field(default_factory=dict)
     unlabelled: frozenset[str] = frozenset()
     source: Path | None = None
+    landmarks: tuple[str, ...] = ()
+    known: frozenset[str] = frozenset()
 
     @classmethod
-    def open(cls, folder: Path | str, *, labels: Sequence[str] | None = None) -> Dataset:
+    def open(
+        cls,
+        folder: Path | str,
+        *,
+        labels: Sequence[str] | None = None,
+        landmarks: Sequence[str] | Literal["all"] | None = None,
+    ) -> Dataset:
         """List a dataset without reading any image.
+
+        It is one of labels if it has any and no landmarks are asked for, else one of landmarks.
 
         Args:
             folder: see the class; or its dataset.json.
             labels: only these labels; the others count as background. All by default.
+            landmarks: these landmarks, or all; where it has no files of points, the centres of its labels.
 
         Raises:
             FewshotError: a folder that is missing or has none of the layouts, an invalid dataset.json, a label
-                map without image, two files with one case name, no file at all, or an unknown label.
+                map without image, two files with one case name, no file at all, an unknown label or landmark, or
+                both asked for.
         """
         folder = Path(folder)
         found = read_contents(folder)
@@ -79,6 +99,9 @@ class Dataset:
                 f"None of the {len(found.missing)} cases of {found.source} can be used. "
                 f"{next(iter(found.missing.values()))}"
             )
+        points = _landmarks(found, labels, landmarks)
+        if points and not found.landmarks:
+            labels = points
         if labels is not None:
             check_known(labels, found.labels, f"label in {found.source}")
         chosen = {name: value for name, value in found.labels.items() if labels is None or name in labels}
@@ -94,12 +117,16 @@ class Dataset:
             missing=found.missing,
             unlabelled=found.unlabelled,
             source=found.source,
+            landmarks=points,
+            known=frozenset(found.landmarks if points else ()),
         )
 
     @property
     def labelled(self) -> dict[str, Case]:
-        """The cases with a label map."""
-        return {name: case for name, case in self.cases.items() if case.label}
+        """The cases with a label map; of a dataset of landmarks those with a file of points, if it has such files."""
+        return {
+            name: case for name, case in self.cases.items() if (case.landmarks if self.known else case.label)
+        }
 
     @property
     def lost(self) -> dict[str, str]:
@@ -188,8 +215,64 @@ class Dataset:
         volume = replace(volume, notes=(*volume.notes, *notes))
         return Template(volume=volume, labels=labels, names=dict(self.labels), complete=self.complete)
 
+    def read_marks(self, case: Case, volume: Volume) -> Marks:
+        """Read where a case's landmarks are.
+
+        Returns:
+            Landmark -> mark, and those that are absent; what is in neither is unknown. Of labels, these are the centre
+            of each, unknown where the label touches the border of the image.
+
+        Raises:
+            FewshotError: the case has no landmarks, or its file cannot be read, names an unknown landmark, or gives a
+                place outside the image.
+        """
+        if not self.known:
+            labels, _ = self.read_labels(case, volume)
+            chosen = {name: self.labels[name] for name in self.landmarks}
+            return centres_of(labels, chosen, volume, complete=self.complete)
+        if case.landmarks is None:
+            reason = self.missing.get(case.name)
+            raise FewshotError(reason or f"{case.image} has no landmarks in {self.folder / FOLDER}.")
+        marks, absent = read_case(case.landmarks, volume, self.known, self.landmarks)
+        return marks, frozenset({*self.landmarks} - marks.keys()) if self.complete else absent
+
+    def landmark_template(self, case: Case) -> LandmarkTemplate:
+        """Read a case with landmarks as a template volume.
+
+        Raises:
+            FewshotError: as `volume` and `read_marks` do, or it has none of the landmarks.
+        """
+        volume = self.volume(case)
+        marks, absent = self.read_marks(case, volume)
+        if not marks:
+            raise FewshotError(
+                f"{case.landmarks or case.label} has none of the landmarks {', '.join(self.landmarks)}: choose another "
+                "template."
+            )
+        return LandmarkTemplate(volume, marks, absent)
+
     def _require_files(self, names: Sequence[str]) -> None:
         """Refuse cases of which the dataset lists files that are not there."""
         for name in names:
             if name in self.missing:
                 raise FewshotError(self.missing[name])
+
+
+def _landmarks(
+    found: Contents, labels: Sequence[str] | None, asked: Sequence[str] | Literal["all"] | None
+) -> tuple[str, ...]:
+    """The landmarks that a dataset is opened for; none if it is opened for labels."""
+    if asked is None:
+        drawn = labels is not None or any(case.label for case in found.cases.values())
+        return () if drawn else found.landmarks
+    if labels is not None:
+        raise FewshotError("Ask for labels or for landmarks, not for both.")
+    known = found.landmarks or tuple(found.labels)
+    if not known or not asked:
+        raise FewshotError(
+            f"No landmark of {found.source} is asked for; it has {', '.join(known) or 'none'}."
+        )
+    if asked == "all":
+        return known
+    check_known(asked, known, f"landmark in {found.source}")
+    return tuple(dict.fromkeys(asked))

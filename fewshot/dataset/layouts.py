@@ -8,6 +8,7 @@ from fewshot.dataset.case import Contents
 from fewshot.dataset.decathlon import is_decathlon, read_decathlon
 from fewshot.dataset.description import read_json
 from fewshot.dataset.own import read_own
+from fewshot.dataset.points import FOLDER
 from fewshot.dataset.subjects import are_subjects, read_subjects
 from fewshot.errors import FewshotError
 
@@ -34,13 +35,13 @@ def read_contents(path: Path) -> Contents:
     fields = read_json(description) if description.is_file() else {}
     if is_decathlon(folder, fields):
         return read_decathlon(folder, description, fields)
-    if (folder / "images").is_dir() or (fields and (folder / "labels").is_dir()):
+    if (folder / "images").is_dir() or (fields and any((folder / of).is_dir() for of in ("labels", FOLDER))):
         return read_own(folder, description)
     if are_subjects(folder):
         return read_subjects(folder)
     raise FewshotError(
-        f"{folder} has none of the layouts of a dataset: it needs images/, labels/ and dataset.json; or a "
-        'dataset.json with the list "training" or beside imagesTr/ (Medical Segmentation Decathlon, nnU-Net, MONAI); '
+        f"{folder} has none of the layouts of a dataset: it needs images/, labels/ or landmarks/, and dataset.json; or "
+        'a dataset.json with the list "training" or beside imagesTr/ (Medical Segmentation Decathlon, nnU-Net, MONAI); '
         "or a folder per subject with ct.nii.gz or mri.nii.gz and segmentations/ (TotalSegmentator)."
     )
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
-
-from fewshot.evaluation.summary import summarise, summarise_cases
 
 Record = dict[str, Any]
 
@@ -31,9 +30,6 @@ def merge(old: Record, journal: str) -> None:
     old |= {"models": list(models.values()), "runs": list(runs.values())}
 
 
-def concluded(old: Record) -> Record:
-    """Results that nothing will be added to any more."""
-    if not old.get("journal"):
-        return old
-    done = {"summary": summarise(old["rows"]), "overall": summarise_cases(old["rows"]), "journal": None}
-    return old | done
+def concluded(old: Record, condensed: Callable[[list[Record]], Record]) -> Record:
+    """Results that nothing will be added to any more; rows that the journal may have added are condensed."""
+    return old | condensed(old["rows"]) | {"journal": None} if old.get("journal") else old

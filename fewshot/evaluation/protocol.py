@@ -116,7 +116,7 @@ def evaluate(
         refiners, prompts, of_refiners, sam=sam, bank=bank, device=device, progress=progress
     )
     out = Path(out)
-    with _only_writer(out):
+    with only_writer(out):
         store = ResultStore(
             out,
             about={
@@ -169,7 +169,7 @@ def _stamps(rounds: Sequence[Round]) -> dict[str, str]:
 
 
 @contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path) -> Iterator[None]:
     """Make the folder and keep other evaluations out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

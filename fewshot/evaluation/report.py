@@ -26,7 +26,7 @@ from fewshot.volumes import SliceSpec
 FEW_LABELS = 12
 """Up to so many labels the box plots are unfolded."""
 
-ELSEWHERE = ("spec", "labels", "templates", "shots", "version")
+ELSEWHERE = ("spec", "labels", "landmarks", "templates", "shots", "version")
 """Settings that the page names in other places."""
 
 
@@ -45,6 +45,12 @@ def write_report(folder: Path | str, dataset: Dataset) -> Path:
     """
     folder = Path(folder)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    write_text(folder / "report.html", rendered("report.html", _content(folder, dataset, results)))
+    return folder / "report.html"
+
+
+def rendered(page: str, content: Mapping[str, Any]) -> str:
+    """A page of this folder with its content, as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -54,9 +60,7 @@ def write_report(folder: Path | str, dataset: Dataset) -> Path:
     )
     # where a long name may break: behind what joins its words
     environment.filters["parts"] = lambda name: re.findall(r"[^_+./ -]*[_+./ -]?", name)[:-1]
-    html = environment.get_template("report.html").render(**_content(folder, dataset, results))
-    write_text(folder / "report.html", html)
-    return folder / "report.html"
+    return environment.get_template(page).render(**content)
 
 
 def _content(folder: Path, dataset: Dataset, results: Results) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def _content(folder: Path, dataset: Dataset, results: Results) -> dict[str, Any]
     _, unfolded = label_order(lead)
     return {
         "results": results,
-        "facts": _facts(results, labels),
+        "facts": facts(results, "labels", len(labels)),
         "outcome": report_methods.outcome(methods),
         "notices": notices(results),
         "methods": methods,
@@ -91,35 +95,36 @@ def _content(folder: Path, dataset: Dataset, results: Results) -> dict[str, Any]
             if results["confusion"].get(of.name)
         ],
         "expected": report_tables.expected_table(results, methods),
-        "settings": _settings(results),
+        "settings": settings_of(results),
     }
 
 
-def _facts(results: Results, labels: Sequence[str]) -> list[tuple[str, str]]:
+def facts(results: Results, kind: str, count: int) -> list[tuple[str, str]]:
     """What was measured, as the head of the page lists it."""
     runs, seeds = results["runs"], results["seeds"]
     templates = [f"seed {run['seed']}: {', '.join(run['templates'])}" for run in runs]
     return [
         ("templates", f"{results['shots']} per seed" if len(seeds) > 1 else str(results["shots"])),
         ("cases", str(len({row["case"] for row in results["rows"]}))),
-        ("labels", str(len(labels))),
+        (kind, str(count)),
         ("seeds", ", ".join(map(str, seeds))),
         ("backbone", results["backbone"]),
         ("template cases", "; ".join(templates) if len(runs) > 1 else ", ".join(results["templates"])),
     ]
 
 
-def _mark(method: Method) -> Mark:
+def mark_of(method: Method) -> Mark:
+    """How charts draw a method."""
     return Mark(method.name, method.colour, method.baseline)
 
 
 def _intervals(methods: Iterable[Method]) -> Markup | None:
-    values = [(_mark(of), of.dice, of.interval) for of in methods if of.dice is not None]
+    values = [(mark_of(of), of.dice, of.interval) for of in methods if of.dice is not None]
     return Markup(interval_plot(values, title="Mean Dice and its interval per method")) if values else None  # noqa: S704
 
 
 def _scatter(methods: Iterable[Method]) -> Markup | None:
-    points = [(_mark(of), of.total, of.dice) for of in methods if of.dice is not None and of.total]
+    points = [(mark_of(of), of.total, of.dice) for of in methods if of.dice is not None and of.total]
     if not points:
         return None
     chart = scatter_plot(
@@ -140,7 +145,7 @@ def _boxes(results: Results, methods: Sequence[Method], labels: Sequence[str]) -
             label,
             Markup(  # noqa: S704
                 box_plot(
-                    [(_mark(of), cases.get(of.name, {})) for of in methods], title=f"Dice per case, {label}"
+                    [(mark_of(of), cases.get(of.name, {})) for of in methods], title=f"Dice per case, {label}"
                 )
             ),
         )
@@ -168,7 +173,7 @@ def _prompting(
     return shown
 
 
-def _settings(results: Results) -> list[tuple[str, str]]:
+def settings_of(results: Results) -> list[tuple[str, str]]:
     """What the report lists below the command: what all rows depend on, and with which packages they were made."""
     shown = {key: of for key, of in results["settings"].items() if key not in ELSEWHERE}
     specs = [of["spec"] for of in results["models"] if of.get("spec")] or [results["settings"]["spec"]]

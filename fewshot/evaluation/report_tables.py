@@ -24,7 +24,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A column of the overall table: where its value comes from, how it reads, which one is best."""
 
     header: str
@@ -38,7 +38,7 @@ class _Column:
 def overall_table(methods: Sequence[Method]) -> tuple[list[str], list[tuple[Method, list[Cell]]]]:
     """Headers, and one row of cells per method."""
     columns = _columns()
-    cells = [_cells(column, methods) for column in columns]
+    cells = [column_cells(column, methods) for column in columns]
     rows = [(method, [of[number] for of in cells]) for number, method in enumerate(methods)]
     return [column.header for column in columns], rows
 
@@ -48,7 +48,7 @@ def label_table(methods: Sequence[Method], labels: Sequence[str]) -> list[tuple[
     table = []
     for label in labels:
         held = max((of.labels[label]["cases_with_label"] for of in methods if label in of.labels), default=0)
-        table.append((label, str(held), _cells(_label_column(label), methods)))
+        table.append((label, str(held), column_cells(_label_column(label), methods)))
     return table
 
 
@@ -103,7 +103,7 @@ def seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 99.5 else f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
 
 
-def _columns() -> list[_Column]:
+def _columns() -> list[Column]:
     def mean(key: str) -> Callable[[Method], float | None]:
         return lambda method: method.values.get(f"{key}_mean")
 
@@ -127,33 +127,34 @@ def _columns() -> list[_Column]:
         return f"{value:+.0%}".replace("-", "−")
 
     return [
-        _Column("Dice", mean("dice"), two, lambda method: interval_text(method.values), lambda value: value),
-        _Column("IoU", mean("iou"), two, rank=lambda value: value),
-        _Column("found", lambda method: method.found, percent, rank=lambda value: value),
-        _Column("HD95, mm", mean("hd95_mm"), one, needs_found=True),
-        _Column("surface, mm", mean("surface_mm"), one, needs_found=True),
-        _Column("< 10 px", mean("hit_10px"), percent, rank=lambda value: value),
-        _Column("false slices", slices, permille, counted),
-        _Column(
+        Column("Dice", mean("dice"), two, lambda method: interval_text(method.values), lambda value: value),
+        Column("IoU", mean("iou"), two, rank=lambda value: value),
+        Column("found", lambda method: method.found, percent, rank=lambda value: value),
+        Column("HD95, mm", mean("hd95_mm"), one, needs_found=True),
+        Column("surface, mm", mean("surface_mm"), one, needs_found=True),
+        Column("< 10 px", mean("hit_10px"), percent, rank=lambda value: value),
+        Column("false slices", slices, permille, counted),
+        Column(
             "volume error", mean("volume_error"), signed, rank=lambda value: -abs(value), needs_found=True
         ),
-        _Column("ECE", mean("ece"), lambda value: f"{value:.3f}"),
-        _Column("s per study", lambda method: method.total, seconds),
-        _Column("s to fit", lambda method: method.fit, seconds),
+        Column("ECE", mean("ece"), lambda value: f"{value:.3f}"),
+        Column("s per study", lambda method: method.total, seconds),
+        Column("s to fit", lambda method: method.fit, seconds),
     ]
 
 
-def _label_column(label: str) -> _Column:
+def _label_column(label: str) -> Column:
     def value(method: Method) -> float | None:
         return method.labels.get(label, {}).get("dice_mean")
 
     def small(method: Method) -> str:
         return interval_text(method.labels.get(label, {}))
 
-    return _Column(label, value, two, small, rank=lambda dice: dice)
+    return Column(label, value, two, small, rank=lambda dice: dice)
 
 
-def _cells(column: _Column, methods: Sequence[Method]) -> list[Cell]:
+def column_cells(column: Column, methods: Sequence[Method]) -> list[Cell]:
+    """A column: the cell of every method, the best one marked."""
     values = [column.value(method) for method in methods]
     least = (
         max((method.found or 0.0 for method in methods), default=0.0) - NEAR if column.needs_found else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,17 @@ def draw_rounds(
     shots: int,
     templates: Sequence[str] | None,
     max_cases: int | None,
+    draw: Callable[[Dataset, int, int], list[Case]] = sample_templates,
 ) -> list[Round]:
     """Draw the templates of every seed; what a seed gives does not depend on the others.
+
+    Args:
+        dataset: the cases.
+        seeds: of all rounds.
+        shots: how many templates to draw.
+        templates: case names instead of drawn ones.
+        max_cases: at most so many are predicted.
+        draw: dataset, shots and seed -> templates.
 
     Raises:
         FewshotError: no seed or one below 0, too few labelled cases, or an unknown template.
@@ -76,7 +85,7 @@ def draw_rounds(
     order = shuffled_cases(dataset, CASES_SEED)
     rounds = []
     for seed in dict.fromkeys(seeds):
-        drawn = dataset.choose(templates) if templates else sample_templates(dataset, shots, seed=seed)
+        drawn = dataset.choose(templates) if templates else draw(dataset, shots, seed)
         queries = [case for case in order if case not in drawn][:max_cases]
         if not queries:
             raise FewshotError(

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fewshot.errors import FewshotError
 from fewshot.evaluation.journal import LISTS, Record, concluded, merge
@@ -42,12 +42,18 @@ class ResultStore:
         versions: package -> version.
 
     Attributes:
+        TASK: what is evaluated.
+        VARIANT, VARIANTS: how rows call the last part of their unit, and the results all of those.
         failed: what has no rows -> why; of this run alone.
         notes: case -> what reading its files had to decide.
 
     Raises:
-        FewshotError: results.json is damaged.
+        FewshotError: results.json is damaged, or holds results of another task.
     """
+
+    TASK: ClassVar[str] = "segmentation"
+    VARIANT: ClassVar[str] = "refine"
+    VARIANTS: ClassVar[str] = "refiners"
 
     def __init__(
         self,
@@ -82,12 +88,20 @@ class ResultStore:
         self._journal: Path | None = None
         old = self._read()
         if old and old["signature"] != self.signature:
-            _write_json(folder / f"results-{old['signature']}.json", concluded(old))
+            _write_json(folder / f"results-{old['signature']}.json", concluded(old, self.condensed))
             self.path.unlink()
         elif old:
             self._resume(old)
-        self._done = {_unit(row) for row in self.rows}
+        self._done = {self._unit(row) for row in self.rows}
         self.write(journal=True)
+
+    def condensed(self, rows: Sequence[Record]) -> Record:
+        """The rows condensed: "summary" and "overall"."""
+        return {"summary": summarise(rows), "overall": summarise_cases(rows)}
+
+    def in_order(self) -> list[str]:
+        """All variants, as results list them."""
+        return in_order(self.refiners)
 
     def has(self, unit: Unit) -> bool:
         """Whether the rows of a unit are there."""
@@ -134,7 +148,7 @@ class ResultStore:
         for key in LISTS:
             setattr(self, key, [entry for entry in getattr(self, key) if stays(entry)])
         self._models = {key: of for key, of in self._models.items() if stays(of)}
-        self._done = {_unit(row) for row in self.rows}
+        self._done = {self._unit(row) for row in self.rows}
         self.write(journal=True)
 
     def add_model(self, record: Record) -> None:
@@ -147,7 +161,7 @@ class ResultStore:
         unit: Unit,
         rows: Iterable[Record],
         timing: Record,
-        voxels: Record,
+        voxels: Record | None,
         digests: Mapping[str, Record],
     ) -> None:
         """Note the result of a unit.
@@ -156,14 +170,14 @@ class ResultStore:
             unit: what was predicted.
             rows: one per label, without the unit's own columns.
             timing: seconds per stage.
-            voxels: confusion matrix.
+            voxels: confusion matrix, if there is one.
             digests: case -> digests of the voxels that were read.
         """
-        common = dict(zip(("seed", "case", "adapter", "refine"), unit, strict=True))
+        common = dict(zip(("seed", "case", "adapter", self.VARIANT), unit, strict=True))
         added: dict[str, list[Record]] = {
             "rows": [common | row for row in rows],
             "timings": [common | timing],
-            "confusions": [{**common, "voxels": voxels}],
+            "confusions": [] if voxels is None else [{**common, "voxels": voxels}],
         }
         for key, entries in added.items():
             getattr(self, key).extend(entries)
@@ -177,10 +191,10 @@ class ResultStore:
         Args:
             journal: whether more will come.
         """
-        order, refiners = list(self.options), in_order(self.refiners)
+        order, variants = list(self.options), self.in_order()
 
         def place(entry: Record) -> tuple[int, int]:
-            return order.index(entry["adapter"]), refiners.index(entry["refine"])
+            return order.index(entry["adapter"]), variants.index(entry[self.VARIANT])
 
         for key in LISTS:
             getattr(self, key).sort(key=lambda entry: (entry["seed"], entry["case"], *place(entry)))
@@ -191,6 +205,7 @@ class ResultStore:
             self.folder / f".results-{uuid.uuid4().hex[:12]}.jsonl" if journal else None,
         )
         results = {
+            "task": self.TASK,
             **self.about,
             "templates": list(dict.fromkeys(name for run in runs for name in run["templates"])),
             "labels_without_template": [
@@ -199,8 +214,7 @@ class ResultStore:
             "seeds": [run["seed"] for run in runs],
             "runs": runs,
             "rows": self.rows,
-            "summary": summarise(by_method),
-            "overall": summarise_cases(by_method),
+            **self.condensed(by_method),
             "models": self.models(),
             "timings": self.timings,
             "confusion": _summed(sorted(self.confusions, key=place), ["background", *self.names]),
@@ -209,7 +223,7 @@ class ResultStore:
             "failed": self.failed,
             "settings": self.settings,
             "options": self.options,
-            "refiners": {name: self.refiners[name] for name in refiners},
+            self.VARIANTS: {name: self.refiners[name] for name in variants},
             "stamps": self.stamps,
             "digests": dict(sorted(self.digests.items())),
             "signature": self.signature,
@@ -220,6 +234,9 @@ class ResultStore:
         if old:
             old.unlink(missing_ok=True)
         return results
+
+    def _unit(self, row: Mapping[str, Any]) -> Unit:
+        return row["seed"], row["case"], row["adapter"], row[self.VARIANT]
 
     def _append(self, entry: Record) -> None:
         """Add a line to the journal."""
@@ -240,6 +257,11 @@ class ResultStore:
             raise FewshotError(
                 f"{self.path} holds no results of an evaluation: move it away or give another folder."
             ) from error
+        if old and old.get("task", ResultStore.TASK) != self.TASK:
+            raise FewshotError(
+                f"{self.path} holds an evaluation of {old.get('task', ResultStore.TASK)}, not of {self.TASK}: give "
+                "another folder."
+            )
         if journal:
             with suppress(FileNotFoundError):
                 merge(old, (self.folder / journal).read_text(encoding="utf-8", errors="replace"))
@@ -249,7 +271,7 @@ class ResultStore:
         """Take over what still holds."""
         self.options = old["options"] | self.options
         kept = {name for name in self.options if old["options"].get(name) == self.options[name]}
-        refiners = old.get("refiners", UNREFINED_ONLY)
+        refiners = old.get(self.VARIANTS, UNREFINED_ONLY)
         self.refiners = {**refiners, **self.refiners}
         unchanged = {name for name, of in refiners.items() if of == self.refiners[name]}
         self.stamps = old["stamps"] | self.stamps
@@ -261,7 +283,7 @@ class ResultStore:
                 [
                     of
                     for of in old[key]
-                    if of["adapter"] in kept and of["refine"] in unchanged and of["case"] in fresh
+                    if of["adapter"] in kept and of[self.VARIANT] in unchanged and of["case"] in fresh
                 ],
             )
         self.digests = {case: of for case, of in old["digests"].items() if case in fresh}
@@ -314,10 +336,6 @@ def _summed(confusions: Iterable[Record], names: list[str]) -> dict[str, dict[st
             for predicted, voxels in row.items():
                 table[truth][predicted] += voxels
     return summed
-
-
-def _unit(row: Mapping[str, Any]) -> Unit:
-    return row["seed"], row["case"], row["adapter"], row["refine"]
 
 
 def _write_json(path: Path, content: Record) -> None:

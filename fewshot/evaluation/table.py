@@ -87,7 +87,7 @@ def interval(values: Mapping[str, Any], key: str, digits: int) -> str:
 
 def summary_table(results: Mapping[str, Any]) -> str:
     """The summary as a Markdown table, as docs/results.md shows it."""
-    return _markdown(HEADERS, table_lines(results), texts=2)
+    return markdown(HEADERS, table_lines(results), texts=2)
 
 
 def prompts_table(results: Mapping[str, Any]) -> str:
@@ -104,7 +104,7 @@ def prompts_table(results: Mapping[str, Any]) -> str:
         for method, outcomes in compare(results).items()
         for of in outcomes
     ]
-    return _markdown(PROMPT_HEADERS, lines, texts=2) if lines else ""
+    return markdown(PROMPT_HEADERS, lines, texts=2) if lines else ""
 
 
 def change(value: float | None, ends: Sequence[float] | None) -> str:
@@ -120,7 +120,7 @@ def taken(masks: tuple[int, int] | None) -> str:
     return f"{masks[1] / masks[0]:.0%}" if masks and masks[0] else "–"
 
 
-def _markdown(headers: Sequence[str], lines: Iterable[Sequence[str]], *, texts: int) -> str:
+def markdown(headers: Sequence[str], lines: Iterable[Sequence[str]], *, texts: int) -> str:
     """A table of which the first columns are texts and the others numbers."""
     rule = ("---",) * texts + ("---:",) * (len(headers) - texts)
     return "\n".join(
@@ -135,7 +135,7 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console.print(escape(_headline(results)))
+    console.print(escape(headline(results)))
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("", overflow="fold", min_width=max(map(len, results["summary"])) + 2)
     # where there is no terminal, nothing has to be narrow
@@ -160,7 +160,7 @@ def print_summary(results: Mapping[str, Any], console: Console) -> None:
 
 
 def notices(results: Mapping[str, Any]) -> list[str]:
-    """What a reader of the numbers must know: untested labels, notes on methods and cases, what failed."""
+    """What a reader of the numbers must know: untested names, notes on methods and cases, what failed."""
     runs, models = results.get("runs") or [], results.get("models") or []
     lacking: dict[str, list[int]] = {}
     for run in runs:
@@ -195,7 +195,7 @@ def _notes_on_cases(notes: Mapping[str, Sequence[str]]) -> list[str]:
     return lines
 
 
-def _headline(results: Mapping[str, Any]) -> str:
+def headline(results: Mapping[str, Any]) -> str:
     """What was measured, in one line."""
     several = len(results["seeds"]) > 1
     shots = f"{results['shots']} template{'s' * (results['shots'] != 1)}{' per seed' * several}"

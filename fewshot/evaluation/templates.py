@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,30 @@ def shuffled_cases(dataset: Dataset, seed: int) -> list[Case]:
     return cases
 
 
-def sample_templates(dataset: Dataset, shots: int, *, seed: int = 0) -> list[Case]:
+def sample_templates(dataset: Dataset, shots: int, seed: int = 0) -> list[Case]:
     """Draw templates: the first shuffled cases that hold all labels, else those that add most labels.
 
     Label maps are read until enough cases with all labels are found. A case that cannot be read is not drawn.
+
+    Raises:
+        FewshotError: fewer labelled cases that can be read than shots.
+    """
+
+    def held(case: Case) -> set[int]:
+        labels = dataset.label_map(case, dataset.volume(case))
+        return set(np.unique(labels).tolist()) - {0}
+
+    return draw_cases(dataset, shots, seed=seed, held=held, most=len(dataset.labels))
+
+
+def draw_cases(
+    dataset: Dataset, shots: int, *, seed: int, held: Callable[[Case], Set[Any]], most: int
+) -> list[Case]:
+    """The first shuffled cases that hold everything, else those that add most.
+
+    Args:
+        held: what a case holds; a case for which it raises FewshotError is not drawn.
+        most: how much a case can hold.
 
     Raises:
         FewshotError: fewer labelled cases that can be read than shots.
@@ -33,28 +54,27 @@ def sample_templates(dataset: Dataset, shots: int, *, seed: int = 0) -> list[Cas
         raise FewshotError(
             f"{shots} templates cannot be drawn from {dataset.folder}: it has {len(order)} labelled cases."
         )
-    held: dict[Case, set[int]] = {}
+    known: dict[Case, Set[Any]] = {}
     full: list[Case] = []
     for case in order:
         try:
-            labels = dataset.label_map(case, dataset.volume(case))
+            known[case] = held(case)
         except FewshotError:
             continue  # whoever predicts it will say what is wrong with it
-        held[case] = set(np.unique(labels).tolist()) - {0}
-        full += [case] if len(held[case]) == len(dataset.labels) else []
+        full += [case] if len(known[case]) == most else []
         if len(full) == shots:
             return full
-    if len(held) < shots:
+    if len(known) < shots:
         raise FewshotError(
             f"{shots} templates cannot be drawn from {dataset.folder}: of its {len(order)} labelled cases "
-            f"{len(held)} can be read."
+            f"{len(known)} can be read."
         )
     drawn: list[Case] = []
-    seen: set[int] = set()
+    seen: Set[Any] = set()
     for _ in range(shots):
-        rest = [case for case in held if case not in drawn]
-        drawn.append(max(rest, key=lambda case: (len(held[case] - seen), len(held[case]))))
-        seen |= held[drawn[-1]]
+        rest = [case for case in known if case not in drawn]
+        drawn.append(max(rest, key=lambda case: (len(known[case] - seen), len(known[case]))))
+        seen = seen | known[drawn[-1]]
     return drawn
 
 

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fewshot import __version__
 from fewshot.features import Backbone
+from fewshot.landmarks.texture import Textures
 from fewshot.model import HEADER_KEY, LANDMARKS, Model, as_said, model_of, now, read_file, write_file
 
 FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """What the default method keeps of one template, besides its images for registration.
+
+    Attributes:
+        points: mm along its voxel axes ``[N, 3]``, NaN for landmarks that it does not mark.
+        textures: around those that it marks, in order.
+    """
+
+    points: np.ndarray
+    textures: Textures
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +44,14 @@ class LandmarkModel:
         method: ``auto``, or the adapter whose components are the landmarks.
         regions: the adapter, fitted on boxes around the landmarks; its labels are the landmarks, numbered from 1.
         radius: mm, half the side of those boxes.
+        remembered: of each template in order, for the default method; else empty.
         created: UTC time, ISO 8601.
     """
 
     method: str
     regions: Model
     radius: float
+    remembered: Sequence[Remembered] = ()
     created: str = field(default_factory=now)
 
     @property
@@ -61,11 +80,13 @@ class LandmarkModel:
             "radius": self.radius,
             "created": self.created,
             "regions": self.regions.header,
+            "steps": [of.textures.step for of in self.remembered],
         }
-        return safetensors.torch.save(
-            {f"regions.{name}": value for name, value in self.regions.state.items()},
-            {HEADER_KEY: json.dumps(header)},
-        )
+        state = {f"regions.{name}": value for name, value in self.regions.state.items()}
+        for number, of in enumerate(self.remembered):
+            state[f"points.{number}"] = torch.from_numpy(of.points.astype(np.float64))
+            state[f"textures.{number}"] = torch.from_numpy(of.textures.cubes)
+        return safetensors.torch.save(state, {HEADER_KEY: json.dumps(header)})
 
     @property
     def digest(self) -> str:
@@ -101,9 +122,22 @@ def _from_header(header: dict[str, Any], state: dict[str, Tensor]) -> LandmarkMo
     regions = {
         name.removeprefix("regions."): value for name, value in state.items() if name.startswith("regions.")
     }
+    names = header["regions"]["labels"]
+    remembered = [
+        _remembered(state[f"points.{number}"].numpy(), state[f"textures.{number}"].numpy(), step, len(names))
+        for number, step in enumerate(header["steps"])
+    ]
     return LandmarkModel(
         method=header["method"],
         regions=model_of(header["regions"], regions),
         radius=float(header["radius"]),
+        remembered=remembered,
         created=header["created"],
     )
+
+
+def _remembered(points: np.ndarray, cubes: np.ndarray, step: float, landmarks: int) -> Remembered:
+    marked = int(np.isfinite(points).all(1).sum())
+    if points.shape != (landmarks, 3) or cubes.ndim != 5 or cubes.shape[1] != marked or not step > 0:
+        raise ValueError("a template's landmarks and textures do not belong together")
+    return Remembered(points, Textures(cubes, float(step)))

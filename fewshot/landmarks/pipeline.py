@@ -10,6 +10,7 @@ from nibabel.affines import apply_affine
 from fewshot import __version__
 from fewshot.errors import FewshotError
 from fewshot.features import Backbone, FeatureBank
+from fewshot.landmarks.by_registration import UNLIKE, by_registration, remember
 from fewshot.landmarks.candidates import Component, components_of
 from fewshot.landmarks.model import LandmarkModel
 from fewshot.landmarks.result import Candidate, FoundLandmark, LandmarkPrediction
@@ -60,10 +61,12 @@ def fit_landmarks(
         backbone=backbone,
         bank=bank,
         spec=spec,
+        cross_validate=False,
         seed=seed,
         progress=progress,
     )
-    return LandmarkModel(method=method, regions=regions, radius=radius)
+    remembered = remember(templates, regions) if regions.atlas else ()
+    return LandmarkModel(method=method, regions=regions, radius=radius, remembered=remembered)
 
 
 def find_landmarks(
@@ -83,19 +86,18 @@ def find_landmarks(
     timings: dict[str, float] = {}
     with timed(timings, "slices"):
         stack = SliceStack(volume, model.regions.spec, patch=backbone.patch)
-    with timed(timings, "features"):
-        entry = bank.features(stack, backbone, progress=progress)
-    with timed(timings, "adapter"):
-        classes, certainty, _ = classify_slices(stack, entry, model.regions, progress=progress)
-    with timed(timings, "components"):
-        components = components_of(
-            stack.restore(classes), stack.restore(certainty), len(model.names), most=CANDIDATES
-        )
-    landmarks = {
-        name: _told(name, of_label, volume) for name, of_label in zip(model.names, components, strict=True)
-    }
+    notes = [*volume.notes, *stack.notes]
+    landmarks = None
+    if model.remembered and not stack.air.all():
+        landmarks = by_registration(stack, model, timings, progress)
+        if landmarks is None:
+            notes.append(
+                "The templates could not be registered with this image: landmarks are by appearance alone."
+            )
+    if landmarks is None:
+        landmarks = _by_appearance(stack, model, backbone, bank, timings, progress)
     return LandmarkPrediction(
-        landmarks=landmarks,
+        landmarks=dict(zip(model.names, landmarks, strict=True)),
         affine=volume.affine,
         shape=volume.shape,
         calibrated=volume.calibrated,
@@ -108,13 +110,35 @@ def find_landmarks(
             "backbone": {"name": backbone.name, "digest": backbone.digest, "layers": backbone.layers},
             "templates": model.templates,
         },
-        notes=[*volume.notes, *stack.notes],
+        notes=notes,
     )
+
+
+def _by_appearance(
+    stack: SliceStack,
+    model: LandmarkModel,
+    backbone: Backbone,
+    bank: FeatureBank,
+    timings: dict[str, float],
+    progress: Progress,
+) -> list[FoundLandmark]:
+    """The paper's way: the adapter finds regions, and their best component is the landmark."""
+    with timed(timings, "features"):
+        entry = bank.features(stack, backbone, progress=progress)
+    with timed(timings, "adapter"):
+        classes, certainty, _ = classify_slices(stack, entry, model.regions, progress=progress)
+    with timed(timings, "components"):
+        components = components_of(
+            stack.restore(classes), stack.restore(certainty), len(model.names), most=CANDIDATES
+        )
+    return [
+        _told(name, of_label, stack.volume) for name, of_label in zip(model.names, components, strict=True)
+    ]
 
 
 def _told(name: str, components: Sequence[Component], volume: Volume) -> FoundLandmark:
     if not components:
-        return FoundLandmark(name, found=False, confidence=0.0, reason="nothing in this image looks like it")
+        return FoundLandmark(name, found=False, confidence=0.0, reason=UNLIKE)
     places = [
         Candidate(tuple(apply_affine(volume.affine, of.centre).tolist()), of.confidence) for of in components
     ]

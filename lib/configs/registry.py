@@ -7,6 +7,7 @@ from lib.configs.fewshot import FewshotConfig
 from lib.configs.fewshot_basic import FewshotBasicConfig
 from lib.configs.fewshot_classification import FewshotClassificationConfig
 from lib.configs.fewshot_contrastive import FewshotContrastiveConfig
+from lib.configs.landmarks import LandmarksConfig
 from lib.configs.points import PointsConfig, PointsVolumeConfig
 
 CONFIGS: dict[str, type[TaskConfig]] = {
@@ -14,6 +15,7 @@ CONFIGS: dict[str, type[TaskConfig]] = {
     "fewshot_contrastive": FewshotContrastiveConfig,
     "fewshot_classification": FewshotClassificationConfig,
     "fewshot_basic": FewshotBasicConfig,
+    "landmarks": LandmarksConfig,
     "points": PointsConfig,
     "points_volume": PointsVolumeConfig,
     "backbone": BackboneConfig,

@@ -25,10 +25,15 @@ SERVER_KEYS = frozenset({"server_mode", "auth_token"})
 
 @dataclass(frozen=True)
 class AppSettings:
-    """The app's configuration, checked. The field names are the keys of --conf."""
+    """The app's configuration, checked. The field names are the keys of --conf.
+
+    Attributes:
+        landmarks: labels that are landmarks, None for all of them.
+    """
 
     models: tuple[str, ...] | None = None
     labels: tuple[str, ...] = ()
+    landmarks: tuple[str, ...] | None = ()
     backbone: str | None = None
     plane: str = "auto"
     window: str = "auto"
@@ -170,6 +175,7 @@ def _sam(text: str) -> str:
 PARSERS: dict[str, Callable[[str], Any]] = {
     "models": lambda text: None if text == "all" else _names(text),
     "labels": _labels,
+    "landmarks": lambda text: None if text == "all" else _labels(text),
     "backbone": _backbone,
     "plane": _slicing("plane"),
     "window": _slicing("window"),

@@ -1,6 +1,7 @@
 """Infer tasks."""
 
+from lib.infers.landmarks import LandmarkFinder
 from lib.infers.points import Points
 from lib.infers.segmentation import Segmentation
 
-__all__ = ["Points", "Segmentation"]
+__all__ = ["LandmarkFinder", "Points", "Segmentation"]

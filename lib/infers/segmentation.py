@@ -56,6 +56,12 @@ class Segmentation(VolumeTask):
         return {**self._config, **({"version": [LATEST, *versions]} if versions else {})}
 
     @override
+    def info(self) -> dict[str, Any]:
+        """As of every task; no labels while all are landmarks: Slicer runs the first model that has the first label."""
+        told = dict(super().info())
+        return {**told, "labels": {}} if self.project.landmarks.only() else told
+
+    @override
     def run_inferer(
         self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cpu"
     ) -> dict[str, Any]:

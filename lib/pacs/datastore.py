@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dicomweb_client import DICOMwebClient
 from fastapi import HTTPException
@@ -13,12 +13,17 @@ from monailabel.datastore.local import DataModel
 from typing_extensions import override
 
 from fewshot.errors import FewshotError
+from lib.landmarks.results import drop_beside
 from lib.pacs.errors import PacsError
 from lib.pacs.listing import is_uid
 from lib.pacs.model import FINAL, SERIES
 from lib.pacs.reading import PacsReading
 from lib.pacs.submitting import Submitter
 from lib.requested import require_tag, tellable
+
+if TYPE_CHECKING:
+    from fewshot.landmarks import LandmarkPrediction
+    from lib.pacs.sr_submitting import StoredSr
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,9 @@ Check = Callable[[Path, Path, dict[str, Any], str], None]
 Names = Callable[[dict[str, Any], str], Mapping[int, str | None]]
 """Called with a submission's parameters and the image's id; returns the names of its values."""
 
+Stored = Callable[[Path, Path, dict[str, Any], str], None]
+"""Called with image, label file, its parameters and the image's id when a label was stored here."""
+
 
 class Pacs(PacsReading):
     """What a PACS has, and what is added to it: final labels as SEGs; everything else that is told stays here.
@@ -36,12 +44,21 @@ class Pacs(PacsReading):
         client: asks the PACS.
         check: refuses a label that must not be saved.
         names: names the values of a label to be saved.
+        stored: is told of a label that was stored here, not in the PACS; what it writes beside goes with the label.
         options: of `PacsReading`.
     """
 
-    def __init__(self, client: DICOMwebClient, *, check: Check, names: Names, **options: Any) -> None:
+    def __init__(
+        self,
+        client: DICOMwebClient,
+        *,
+        check: Check,
+        names: Names,
+        stored: Stored | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(client, **options)
-        self._check, self._names = check, names
+        self._check, self._names, self._stored = check, names, stored
         self._unsent = self._folder / "unsent"
         self._submitter = Submitter(client, self._unsent)
 
@@ -78,8 +95,12 @@ class Pacs(PacsReading):
         else:
             self._series(image_id)
             info.pop(SERIES, None)  # that is how a label in the PACS is known
-            self._records.keep_label(image_id, label_tag, file, self._to_id(file.name)[1], info)
+            extension = self._to_id(file.name)[1]
+            self._records.keep_label(image_id, label_tag, file, extension, info)
             self._show()
+            if self._stored:
+                kept = self._records.label_file(image_id, label_tag, extension)
+                self._stored(Path(self.get_image_uri(image_id)), kept, info, image_id)
         return image_id
 
     def _submit(self, image_id: str, file: Path, info: dict[str, Any]) -> None:
@@ -116,6 +137,26 @@ class Pacs(PacsReading):
         except OSError as error:
             return f"The label of {image_id} could not be kept here either ({error}): save it in the viewer."
 
+    def dicom(self, image_id: str) -> Path:
+        """The folder with the DICOM files of an image, which is fetched if it is not here.
+
+        Raises:
+            PacsError, FewshotError: if it cannot be had.
+        """
+        series = self._series(image_id)
+        self._copies.image(series)
+        return self._copies.dicom(series)
+
+    def store_landmarks(self, image_id: str, prediction: LandmarkPrediction, *, creator: str) -> StoredSr:
+        """Store landmarks of an image in the PACS as a structured report (SR).
+
+        Raises:
+            PacsError, FewshotError: if that cannot be done.
+        """
+        from lib.pacs.sr_submitting import submit_sr
+
+        return submit_sr(self._client, prediction, self.dicom(image_id), creator=creator)
+
     @override
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         self._series(image_id)
@@ -139,6 +180,7 @@ class Pacs(PacsReading):
     def remove_label(self, label_id: str, label_tag: str) -> None:
         if series := self._label(label_id, label_tag).info.get(SERIES):
             raise HTTPException(409, f"The label is the SEG series {series} in the PACS: delete it there.")
+        drop_beside(Path(self.get_label_uri(label_id, label_tag)), label_id)
         self._records.drop_label(label_id, label_tag)
         self._show()
 

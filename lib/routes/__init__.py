@@ -11,6 +11,7 @@ takes. What is changed:
 - Training and batch inference are refused at once where they cannot work. Training all models, OHIF's button,
   leaves out those that take long; stopping it ends those that wait, too (`training`).
 - Nobody waits for what this app does not have (`slides`), and a result as DICOM bears its names (`segmentations`).
+- The landmarks of an image are told, and stored in the PACS (`landmarks`).
 - The app gets ready for clicks in an image that somebody opens (`images`).
 - OHIF's files are repaired while they are served (`lib.ohif`).
 """
@@ -29,7 +30,7 @@ def install() -> None:
     from monailabel.config import settings
 
     from lib.ohif import routes as ohif
-    from lib.routes import images, inference, proxy, queue, slides, training
+    from lib.routes import images, inference, landmarks, proxy, queue, slides, training
     from lib.routes.errors import tell_errors
     from lib.routes.replacing import in_threads, replace
 
@@ -37,6 +38,7 @@ def install() -> None:
     router = APIRouter()
     router.include_router(queue.router)
     router.include_router(inference.router)
+    router.include_router(landmarks.router)
     router.include_router(proxy.router)
     router.include_router(ohif.router)
     replace(router, endpoints.datastore.router, endpoints.datastore.api_download_image, images.download_image)

@@ -59,12 +59,48 @@ async def infer(
     values = _read(params)
     if output == ResultType.dicom_seg:
         segmentations.require_pacs("" if session_id or file else image)
+
+    def run() -> Any:
+        if output == ResultType.dicom_seg:
+            return segmentations.infer_seg(background_tasks, model, image, values)
+        return run_inference(
+            background_tasks, model, image, session_id, json.dumps(values), file, label, output
+        )
+
+    stored = "" if session_id or file else image
+    what = image or ("the session's image" if session_id else "the uploaded image")
+    return await in_turn(request, background_tasks, model, stored, values, user, run, what=what)
+
+
+async def in_turn(
+    request: Request,
+    background_tasks: BackgroundTasks,
+    model: str,
+    image: str,
+    values: dict[str, Any],
+    user: User,
+    run: Callable[[], Any],
+    *,
+    what: str = "",
+) -> Any:
+    """Compute something when its turn comes, see `lib.queueing`, unless it is cancelled or its client goes away.
+
+    Args:
+        request: of whom it is computed for.
+        background_tasks: removes files.
+        model: which computes.
+        image: one of the studies, which is fetched first; empty for any other.
+        values: the request's params; `ticket` is set before it is computed.
+        user: who asks.
+        run: computes, in a thread.
+        what: how the queue calls the image.
+    """
     instance, line, turn = app_instance(), queue(), asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
         ticket = line.enter(
             model,
-            image or ("the session's image" if session_id else "the uploaded image"),
+            what or image,
             _client(request, values, user),
             ticket=values.get("ticket"),
             owner=user.username,
@@ -74,18 +110,9 @@ async def infer(
         )
     except DuplicateTicketError as error:
         raise HTTPException(409, str(error)) from error
-
-    def run() -> Any:
-        if output == ResultType.dicom_seg:
-            return segmentations.infer_seg(background_tasks, model, image, values)
-        return run_inference(
-            background_tasks, model, image, session_id, json.dumps(values), file, label, output
-        )
-
     watch, work = _Watch(request, line, ticket), _Work(line, ticket, background_tasks)
     try:
-        stored = "" if session_id or file else image
-        preparing = loop.run_in_executor(_preparing, instance.prepare_inference, model, stored)
+        preparing = loop.run_in_executor(_preparing, instance.prepare_inference, model, image)
         preparing.add_done_callback(_seen)
         await watch.wait(preparing, turn.wait())  # before its turn it is woken when it is cancelled
         ticket.check()

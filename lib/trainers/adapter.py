@@ -6,10 +6,11 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fastapi import HTTPException
 from monailabel.utils.others.generic import device_list, name_to_device
 from typing_extensions import override
 
-from lib.models import PublishedModels
+from lib.models import NO_ORGAN, PublishedModels
 from lib.project import Project
 from lib.trainers.base import WorkspaceTrainer, whole_number
 from lib.trainers.stats import TrainingStats
@@ -58,12 +59,16 @@ class AdapterTrainer(WorkspaceTrainer):
         self.project.require_templates()
 
     @override
+    def has_templates(self) -> bool:
+        return self.project.landmarks.organ_exists()
+
+    @override
     def _train(self, request: dict[str, Any], stats: TrainingStats) -> dict[str, Any]:
-        submissions = self.project.submissions()
         stats.note(total_epochs=self._epochs(request))
-        templates = self.project.templates(submissions)
-        images = [entry.image_id for entry in submissions if entry.image_id not in templates.left_out]
-        stats.note(templates=images, **({"left_out": templates.left_out} if templates.left_out else {}))
+        templates = self.project.templates(self.project.submissions())
+        stats.note(templates=templates.images, **templates.told())
+        if not templates:
+            raise HTTPException(409, NO_ORGAN)
         labels = self.project.drawn_labels(templates)
         model = self.project.engine.fit(
             templates,

@@ -75,7 +75,7 @@ class BackboneTrainer(WorkspaceTrainer):
         if not self.project.datastore.list_images():
             raise HTTPException(409, "There is no study to train on: put some into the studies folder first.")
         pending = None if _restart(request) else self._runs.pending()
-        if pending and pending.state == "waiting" and not self.project.submissions():
+        if pending and pending.state == "waiting" and not self.project.landmarks.organ_exists():
             raise HTTPException(
                 409,
                 "A trained backbone waits to be compared with the one in use: label a structure in one study, submit "

@@ -94,6 +94,10 @@ class WorkspaceTrainer(TrainTask, ABC):
             HTTPException: with what to do first.
         """
 
+    def has_templates(self) -> bool:
+        """Whether there is anything to learn from; where not, *train all* leaves this out."""
+        return True
+
     def _begin_stats(self) -> TrainingStats:
         """Statistics of a training that begins now."""
         return TrainingStats(self._stats, model=self.name)

@@ -8,11 +8,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from lib.models import PublishedModels
+from lib.landmarks import computing
+from lib.models import LANDMARKS, PublishedLandmarks, PublishedModels
 from lib.project import Project
 from lib.trainers.stats import BackboneStats
 
 if TYPE_CHECKING:
+    from fewshot.landmarks import LandmarkModel
+    from fewshot.progress import Progress
     from fewshot.support import Template
 
 ADAPTER = "classification"
@@ -66,8 +69,9 @@ def publish(
 ) -> dict[str, str]:
     """Put a new backbone in the place of the one in use.
 
-    The templates' features come first, then every adapter that was ever published is fitted anew as it was before.
-    Files appear only when all is computed, the backbone's record last: the server finds everything in place.
+    The templates' features come first, then every adapter that was ever published is fitted anew as it was before, and
+    so are landmarks. Files appear only when all is computed, the backbone's record last: the server finds everything
+    in place.
 
     Returns:
         The version of each adapter.
@@ -80,7 +84,9 @@ def publish(
     for place, template in enumerate(templates):
         progress = stats.within("bank", place, len(templates))
         engine.warm(template.volume, spec, backbone=backbone, device=device, progress=progress)
-    published = [PublishedModels(name, project) for name in project.workspace.trained_models()]
+    names = project.workspace.trained_models()
+    published = [PublishedModels(name, project) for name in names if name != LANDMARKS]
+    parts = len(names)
     labels = project.drawn_labels(templates)
     fitted = []
     for place, models in enumerate(published):
@@ -93,9 +99,35 @@ def publish(
                 options=asdict(adapter.options),
                 backbone=backbone,
                 device=device,
-                progress=stats.within("adapters", place, len(published)),
+                progress=stats.within("adapters", place, parts),
             )
         )
+    points = PublishedLandmarks(LANDMARKS, project)
+    landmarks = _landmarks(points, project, backbone, stats.within("adapters", parts - 1, parts), device)
     versions = {models.name: models.publish(model) for models, model in zip(published, fitted, strict=True)}
+    if landmarks:
+        versions[LANDMARKS] = points.publish(landmarks)
     project.workspace.publish_backbone(file)
     return versions
+
+
+def _landmarks(
+    models: PublishedLandmarks, project: Project, backbone: str, progress: Progress, device: str
+) -> LandmarkModel | None:
+    """Landmarks on a new backbone; None if there were none, or nobody marks one any more: the model keeps its own."""
+    if not models.versions():
+        return None
+    templates = project.landmarks.templates()
+    if not templates:
+        return None
+    before = models.load()
+    return computing.fit(
+        project.engine,
+        templates,
+        method=before.method,
+        options=asdict(before.regions.adapter.options),
+        radius=before.radius,
+        backbone=backbone,
+        device=device,
+        progress=progress,
+    )

@@ -13,6 +13,7 @@ from typing import Literal
 
 from fewshot.errors import FewshotError
 from lib.files import read_json, write_json
+from lib.models import backbone_of
 from lib.trainers.plans import Plan
 from lib.workspace import Workspace
 
@@ -119,12 +120,10 @@ class Runs:
 
     def _tidy(self, *, keep: str | None) -> None:
         """Remove what neither the server nor any of the adapters that are kept needs."""
-        from fewshot.model import load_model
-
         needed = {Path(name).name for name in (self._workspace.backbone_now(), keep) if name}
         for path in self._workspace.folder.glob("adapters/*/[0-9]*.safetensors"):
             with suppress(FewshotError):
-                needed.add(Path(load_model(path).backbone).name)
+                needed.add(Path(backbone_of(path)).name)
         for run in list(self._newest_first()):
             if run.file.name not in needed:
                 self.discard(run)

@@ -17,16 +17,19 @@ from tests.server.conftest import LABELS, TRAINED, Server, partial, sentence, wa
 
 pytestmark = pytest.mark.server
 MODELS = ["fewshot", "fewshot_contrastive", "fewshot_classification", "fewshot_basic"]
+LANDMARKS = "landmarks"
 CLICKED = ["points", "points_volume"]
 
 
 class TestBeforeAnything:
     def test_all_models_are_listed_in_their_order(self, fresh: Server):
         info = fresh.client.info()
-        assert list(info["models"]) == [*MODELS, *CLICKED]
+        assert list(info["models"]) == [*MODELS, LANDMARKS, *CLICKED]
         types = {name: model["type"] for name, model in info["models"].items()}
-        assert types == dict.fromkeys(MODELS, "segmentation") | dict.fromkeys(CLICKED, "deepgrow")
-        assert list(info["trainers"]) == [*MODELS[:3], "backbone"]
+        assert types == dict.fromkeys([*MODELS, LANDMARKS], "segmentation") | dict.fromkeys(
+            CLICKED, "deepgrow"
+        )
+        assert list(info["trainers"]) == [*MODELS[:3], LANDMARKS, "backbone"]
         assert set(info["strategies"]) == {"random", "first"}
         assert info["scoring"] == {}
         assert info["labels"] == []

@@ -34,6 +34,8 @@ OWN = {
     ("/infer/queue", "GET"): ["monailabel-user"],
     ("/infer/queue/{ticket:path}", "DELETE"): ["monailabel-user"],
     ("/datastore/refresh", "POST"): ["monailabel-annotator"],
+    ("/landmarks/{image}", "GET"): ["monailabel-user"],
+    ("/landmarks/{image}/sr", "POST"): ["monailabel-annotator"],
 }
 
 ASK = """

@@ -57,7 +57,7 @@ def test_while_it_waits(engine, study, work):
         except Cancelled:
             failed.append(True)
 
-    with engine._turns.take([]):
+    with engine.turns.take([]):
         thread = threading.Thread(target=run)
         thread.start()
         thread.join(0.5)
@@ -83,6 +83,6 @@ def test_while_it_computes(engine, study, work):
         work(engine, study, model, cancel_later)
     assert steps[0] == "wait"
     assert len(steps) == 2
-    with engine._turns.spare():  # nobody computes, and nobody wants to
+    with engine.turns.spare():  # nobody computes, and nobody wants to
         pass
     work(engine, study, model, engine.queue.progress(None))

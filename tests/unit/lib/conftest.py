@@ -55,6 +55,7 @@ def open_project(tmp_path: Path, studies: Path):
             str(studies),
             extensions=["*.nii.gz"],
             check=project.check_label,
+            stored=project.results.write_beside,
             auto_reload=False,
             read_only=False,
         )

@@ -29,6 +29,7 @@ def test_everything_said(tmp_path: Path):
     settings = parse(
         models="fewshot_basic, fewshot",
         labels="liver, left kidney",
+        landmarks="nasion, left tragus",
         backbone="random-tiny",
         plane="coronal",
         window="ct-bone",
@@ -48,6 +49,7 @@ def test_everything_said(tmp_path: Path):
     )
     assert settings.models == ("fewshot_basic", "fewshot")
     assert settings.labels == ("liver", "left kidney")
+    assert settings.landmarks == ("nasion", "left tragus")
     assert settings.train_all == ("fewshot",)
     assert (settings.refine, settings.sam) == ("walker", "random-tiny")
     assert (settings.modalities, settings.poll) == (("CT", "MR"), 2.5)
@@ -65,8 +67,10 @@ def test_a_backbone_may_be_a_folder(tmp_path: Path, monkeypatch):
     assert parse(backbone="dino").backbone == str(tmp_path / "dino")
 
 
-def test_all_means_all_models():
+def test_all_means_all():
     assert parse(models="all").models is None
+    assert parse(landmarks="all").landmarks is None
+    assert parse().landmarks == ()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +85,9 @@ def test_all_means_all_models():
         ({"labels": "liver,,spleen"}, "--conf labels liver,,spleen: give names"),
         ({"labels": "liver,liver"}, "twice"),
         ({"labels": "background"}, "cannot be called background"),
+        ({"landmarks": "nasion,,inion"}, "--conf landmarks nasion,,inion: give names"),
+        ({"landmarks": "nasion,nasion"}, "twice"),
+        ({"landmarks": "background"}, "cannot be called background"),
         ({"backbone": "resnet"}, "--conf backbone resnet: .*embedded"),
         ({"backbone": "dinov2_vits"}, "--conf backbone dinov2_vits: .*dinov2_vits14.* would come close"),
         ({"backbone": "weights/x.pth"}, "no backbone file or folder weights/x.pth"),

@@ -265,7 +265,7 @@ class TestWarming:
     def test_requests_go_first(self, open_project, studies, computed):
         project = open_project()
         volume = project.images.read(studies / "a.nii.gz")
-        with project.engine._turns.take([volume]):
+        with project.engine.turns.take([volume]):
             ClickWarmer(project).open(studies / "a.nii.gz")
             time.sleep(0.3)
             assert not computed

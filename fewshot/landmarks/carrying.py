@@ -1,0 +1,88 @@
+"""Carry a template's landmarks over to a query by registration.
+
+Places here are millimetres along the voxel axes of an image, ``voxel * spacing``: they need no orientation, so that
+pictures, which have none, are like volumes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from fewshot.atlas import Registered
+
+NEIGHBOURS = 40
+"""Grid points from which the map around a landmark is estimated: an affine map in 3D has 12 unknowns."""
+BEYOND = 1.5
+"""A landmark that comes to lie farther than so many grid cells from where the images overlap is not carried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """Where registration puts one landmark of a template.
+
+    Attributes:
+        place: mm along the query's voxel axes ``[3]``.
+        matrix: ``[3, 3]``, steps in the query -> steps in the template, mm along the voxel axes of each.
+    """
+
+    place: np.ndarray
+    matrix: np.ndarray
+
+
+def carry(
+    points: np.ndarray,
+    of: Registered,
+    *,
+    template: tuple[np.ndarray, np.ndarray],
+    query: np.ndarray,
+) -> list[Carried | None]:
+    """Landmarks of a template in a query.
+
+    Args:
+        points: mm along the template's voxel axes ``[N, 3]``.
+        of: how the template lies in the query.
+        template: its shape and spacing, ``[3]`` each.
+        query: the query's spacing ``[3]``.
+
+    Returns:
+        For each landmark where it comes to lie; None where the query does not show that part of the template.
+    """
+    sides = np.array(of.places.shape[:3])
+    ratio = (of.high - of.low) / sides
+    axes = [
+        (np.arange(side) + 0.5) * step + first - 0.5
+        for side, step, first in zip(sides, ratio, of.low, strict=True)
+    ]
+    here = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) * query
+    there = (of.places.reshape(-1, 3) * template[0] - 0.5) * template[1]
+    flat = sides < 2  # a picture: nothing is known, and nothing moves, along this axis
+    cell = float(np.median(of.steps.reshape(-1, 3)[:, ~flat] * (template[0] * template[1])[~flat]))
+    tree = cKDTree(there[:, ~flat])
+    distances, indices = tree.query(points[:, ~flat], k=min(NEIGHBOURS, len(there)))
+    return [
+        _around(point, here[near], there[near], flat) if distance[0] <= BEYOND * cell else None
+        for point, distance, near in zip(points, distances, indices, strict=True)
+    ]
+
+
+def _around(point: np.ndarray, here: np.ndarray, there: np.ndarray, flat: np.ndarray) -> Carried | None:
+    """The affine map of the nearest grid points, nearer ones counting more, solved for the landmark."""
+    kept = ~flat
+    offset = there[:, kept] - point[kept]
+    weights = np.exp(-0.5 * (offset**2).sum(1) / max(float(np.median((offset**2).sum(1))), 1e-9))
+    root = np.sqrt(weights)[:, None]
+    middle = here.mean(0)
+    ones = np.ones((len(here), 1))
+    solution, *_ = np.linalg.lstsq(
+        root * np.hstack([here[:, kept] - middle[kept], ones]), root * offset, rcond=None
+    )
+    matrix = np.eye(3)
+    matrix[np.ix_(kept, kept)] = solution[:-1].T
+    if abs(np.linalg.det(matrix)) < 1e-3:
+        return None
+    place = middle.copy()
+    place[kept] -= np.linalg.solve(matrix[np.ix_(kept, kept)], solution[-1])
+    return Carried(place, matrix)
