@@ -28,7 +28,9 @@ def consoles() -> None:
     console.errors.file = console.results.file = None  # type: ignore[assignment]
 
 
-SHARED_SERVER = {f"tests/server/test_{name}.py" for name in ("errors", "landmarks", "loop", "queue", "starts")}
+SHARED_SERVER = {
+    f"tests/server/test_{name}.py" for name in ("errors", "landmarks", "loop", "queue", "starts")
+}
 """Files with tests of one server, which are kept together."""
 
 

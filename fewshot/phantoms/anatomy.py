@@ -1,4 +1,4 @@
-"""A drawn abdomen: organs, bones and distractors as implicit shapes in millimetres."""
+"""A drawn abdomen: organs, bones and distractors as implicit shapes in millimetres, and points that they determine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ Point = tuple[float, float, float]
 
 ORGANS: dict[str, int] = {"liver": 1, "spleen": 2, "kidney_right": 3, "kidney_left": 4, "spine": 5}
 """The labelled organs and their values; everything else in the body is a distractor."""
+
+LANDMARKS = (
+    "portal_vein",
+    "kidney_right_top",
+    "kidney_left_top",
+    "renal_pelvis_right",
+    "renal_pelvis_left",
+)
+"""Points of the anatomy: where the liver's vessels meet, and of either kidney the tip of its upper pole and the middle
+of the pelvis, by which vessels enter; the two kidneys are mirror images of each other."""
 
 AIR, LUNG, FAT, WATER, MUSCLE = -1000.0, -830.0, -105.0, 12.0, 58.0
 
@@ -33,7 +43,10 @@ class Habitus:
 
 
 class Canvas:
-    """HU and labels that are painted shape by shape, later shapes over earlier ones.
+    """HU and labels that are painted shape by shape, later shapes over earlier ones, and landmarks.
+
+    Attributes:
+        landmarks: name -> its place in the body's own frame, mm.
 
     Args:
         points: RAS+ coordinates of every voxel in the body's own frame, mm, [3, X, Y, Z].
@@ -47,6 +60,7 @@ class Canvas:
         self.rng = rng
         self.hu = np.full(points.shape[1:], AIR, dtype=np.float32)
         self.labels = np.zeros(points.shape[1:], dtype=np.uint16)
+        self.landmarks: dict[str, Point] = {}
 
     def paint(self, distance: Field, hu: float | Field, label: int | None = 0) -> None:
         """Fill the inside of a shape (negative distance, mm); label None leaves the labels as they are."""
@@ -66,6 +80,15 @@ class Canvas:
         k0 = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
         k1 = np.sqrt((x / a**2) ** 2 + (y / b**2) ** 2 + (z / c**2) ** 2)
         return np.asarray(k0 * (k0 - 1) / np.maximum(k1, 1e-6), dtype=np.float32)
+
+    @staticmethod
+    def apex(centre: Point, radii: Point, *, tilt: float = 0, lean: float = 0) -> Point:
+        """The end of the third axis of the ellipsoid with these parameters, towards the head."""
+        aside = -np.sin(np.radians(lean)) * radii[2]
+        turn = np.radians(tilt)
+        shift = (np.cos(turn) * aside, np.sin(turn) * aside, np.cos(np.radians(lean)) * radii[2])
+        x, y, z = np.add(centre, shift)
+        return float(x), float(y), float(z)
 
     def tube(self, start: Point, end: Point, radius: float) -> Field:
         """Distance to a straight tube with round ends."""
@@ -193,6 +216,7 @@ def _liver_and_spleen(canvas: Canvas, habitus: Habitus, cavity: Field, dome: Fie
     tissue = 68 + 0.6 * habitus.enhancement + rng.uniform(-6, 6)
     canvas.paint(liver, tissue + canvas.texture(9, 7), ORGANS["liver"])
     portal = canvas.near((34, 8, 44), 4)
+    canvas.landmarks["portal_vein"] = portal
     for _ in range(7):
         end = np.add(portal, rng.normal(size=3) * (38, 30, 30))
         branch = canvas.tube(portal, (end[0], end[1], end[2]), rng.uniform(2.5, 4.5))
@@ -210,13 +234,17 @@ def _liver_and_spleen(canvas: Canvas, habitus: Habitus, cavity: Field, dome: Fie
 
 def _kidneys(canvas: Canvas, habitus: Habitus) -> None:
     rng = canvas.rng
-    for side, name, height in ((1, "kidney_right", -22.0), (-1, "kidney_left", -4.0)):
+    for side, which, height in ((1, "right", -22.0), (-1, "left", -4.0)):
+        name = f"kidney_{which}"
         centre = canvas.near((side * 63, -42, height), 6)
         turn = side * rng.uniform(25, 45)
-        kidney = canvas.ellipsoid(
-            centre, canvas.about((26, 31, 54)), tilt=turn, lean=side * rng.uniform(6, 14)
-        )
-        sinus = canvas.ellipsoid((centre[0] - side * 15, centre[1] + 9, centre[2]), (17, 9, 20), tilt=turn)
+        radii = canvas.about((26, 31, 54))
+        lean = side * rng.uniform(6, 14)
+        kidney = canvas.ellipsoid(centre, radii, tilt=turn, lean=lean)
+        canvas.landmarks[f"{name}_top"] = canvas.apex(centre, radii, tilt=turn, lean=lean)
+        pelvis = (centre[0] - side * 15, centre[1] + 9, centre[2])
+        canvas.landmarks[f"renal_pelvis_{which}"] = pelvis
+        sinus = canvas.ellipsoid(pelvis, (17, 9, 20), tilt=turn)
         cortex = 82 + 0.85 * habitus.enhancement
         canvas.paint(kidney - 5, FAT)
         canvas.paint(kidney, cortex + 22, ORGANS[name])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from fewshot.phantoms.anatomy import ORGANS, Canvas, Field, Habitus, draw_body
+from fewshot.landmarks.files import write_points
+from fewshot.phantoms.anatomy import LANDMARKS, ORGANS, Canvas, Field, Habitus, Point, draw_body
 from fewshot.volumes import Volume, write_labels
 
 SIZE_MM = (336.0, 280.0, 240.0)
@@ -17,6 +19,23 @@ SIZE_MM = (336.0, 280.0, 240.0)
 
 ORIENTATIONS = ("RAS", "LAS", "LPS", "RAI")
 """Voxel orders that the studies are stored in by turns: files of different scanners differ so."""
+
+STEPS = 40
+"""Of the search for a point in the bent body: each leaves a third of the error or less."""
+
+
+class Phantom(NamedTuple):
+    """A made-up study with all that is true of it.
+
+    Attributes:
+        volume: the study.
+        labels: uint16 [X, Y, Z], with the values of `ORGANS`.
+        landmarks: each of `LANDMARKS` -> where it is, RAS mm, exactly and not to the next voxel.
+    """
+
+    volume: Volume
+    labels: np.ndarray
+    landmarks: dict[str, Point]
 
 
 def make_study(
@@ -26,7 +45,19 @@ def make_study(
     noise: float = 14.0,
     orientation: str | None = None,
 ) -> tuple[Volume, np.ndarray]:
-    """Draw one CT-like abdomen with five organs; the same seed gives the same study.
+    """The study and the labels of `make_phantom`, which has the arguments."""
+    made = make_phantom(seed, shape=shape, noise=noise, orientation=orientation)
+    return made.volume, made.labels
+
+
+def make_phantom(
+    seed: int,
+    *,
+    shape: tuple[int, int, int] = (96, 80, 40),
+    noise: float = 14.0,
+    orientation: str | None = None,
+) -> Phantom:
+    """Draw one CT-like abdomen with five organs and five landmarks; the same seed gives the same study.
 
     Shape, pose, fat, contrast agent and noise differ between seeds. Liver, spleen, kidneys and
     bowel overlap in HU, and every organ but the spine is absent from some slices.
@@ -36,16 +67,14 @@ def make_study(
         shape: voxels along right, anterior, superior; fewer make a coarser study of the same extent.
         noise: standard deviation of the noise, HU.
         orientation: axis codes of the voxel order, such as "LPS"; None lets the seed decide.
-
-    Returns:
-        The study, and its labels, uint16 [X, Y, Z], with the values of `ORGANS`.
     """
     rng = np.random.default_rng([20250, seed])
     spacing = np.divide(SIZE_MM, shape)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = -spacing * (np.array(shape) - 1) / 2
     edge = float(spacing[0])
-    canvas = Canvas(_posed_points(shape, affine, rng), edge=edge, rng=rng)
+    points = _posed_points(shape, affine, rng)
+    canvas = Canvas(points, edge=edge, rng=rng)
     fat = rng.uniform(9, 22)
     draw_body(canvas, Habitus(fat=fat, enhancement=rng.uniform(35, 60), gas=rng.uniform(0.15, 0.5)))
     hu = _acquire(canvas.hu, noise, rng)
@@ -62,27 +91,35 @@ def make_study(
         calibrated=True,
         notes=(),
     )
-    return volume, labels
+    landmarks = {name: _in_world(canvas.landmarks[name], points, affine) for name in LANDMARKS}
+    return Phantom(volume, labels, landmarks)
 
 
 def write_studies(
-    folder: str | Path, n: int = 6, seed: int = 0, *, shape: tuple[int, int, int] = (96, 80, 40)
+    folder: str | Path,
+    n: int = 6,
+    seed: int = 0,
+    *,
+    shape: tuple[int, int, int] = (96, 80, 40),
+    landmarks: bool = False,
 ) -> list[str]:
-    """Write studies as a data set folder: ``images/``, ``labels/`` and ``dataset.json``.
+    """Write studies as a data set folder: ``images/``, ``labels/``, ``dataset.json``, and ``landmarks/`` if wanted.
 
     Returns:
         The names of the studies, in order.
     """
     folder = Path(folder)
-    for part in ("images", "labels"):
+    for part in ("images", "labels", *(["landmarks"] if landmarks else [])):
         (folder / part).mkdir(parents=True, exist_ok=True)
     names = []
     for number in range(seed, seed + n):
-        volume, labels = make_study(number, shape=shape)
+        volume, labels, points = make_phantom(number, shape=shape)
         image = nib.Nifti1Image(volume.array.astype(np.int16), volume.affine)
         image.header.set_xyzt_units("mm")
         nib.save(image, folder / "images" / f"{volume.name}.nii.gz")
         write_labels(folder / "labels" / f"{volume.name}.nii.gz", labels, volume)
+        if landmarks:
+            write_points(folder / "landmarks" / f"{volume.name}.json", points)
         names.append(volume.name)
     description = {
         "name": "phantoms",
@@ -91,6 +128,8 @@ def write_studies(
         "labels": ORGANS,
         "complete": True,
     }
+    if landmarks:
+        description["landmarks"] = list(LANDMARKS)
     (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
     return names
 
@@ -107,6 +146,17 @@ def _posed_points(shape: tuple[int, int, int], affine: np.ndarray, rng: np.rando
     for axis in range(3):
         points[axis] += ndimage.zoom(bend[axis], zoom, order=3, mode="nearest", grid_mode=True)
     return points.astype(np.float32)
+
+
+def _in_world(place: Point, points: Field, affine: np.ndarray) -> Point:
+    """Where a place of the body's frame is, RAS mm; `points` are its coordinates of all voxels, `affine` the voxels'."""
+    voxel = (np.array(points.shape[1:]) - 1) / 2
+    for _ in range(STEPS):
+        # The pose is nearly the identity, so that what is missing there is nearly what is missing here.
+        here = [ndimage.map_coordinates(axis, voxel[:, None], order=1, mode="nearest")[0] for axis in points]
+        voxel = voxel + (np.array(place) - here) / np.diag(affine)[:3]
+    x, y, z = nib.affines.apply_affine(affine, voxel)
+    return float(x), float(y), float(z)
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
