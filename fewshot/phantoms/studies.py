@@ -149,7 +149,7 @@ def _posed_points(shape: tuple[int, int, int], affine: np.ndarray, rng: np.rando
 
 
 def _in_world(place: Point, points: Field, affine: np.ndarray) -> Point:
-    """Where a place of the body's frame is, RAS mm; `points` are its coordinates of all voxels, `affine` the voxels'."""
+    """Where a place of the body is, RAS mm; `points` are the body's coordinates of every voxel, `affine` theirs."""
     voxel = (np.array(points.shape[1:]) - 1) / 2
     for _ in range(STEPS):
         # The pose is nearly the identity, so that what is missing there is nearly what is missing here.
