@@ -42,17 +42,13 @@ def components_of(
         if box is None:
             found.append([])
             continue
-        parts, sizes = component_sizes(classes[box] == label)
+        parts, _ = component_sizes(classes[box] == label)
         weights = certainty[box].astype(np.float64)
+        masses = np.bincount(parts.ravel(), weights.ravel())[1:]
+        best = np.argsort(-masses, kind="stable")[:most] + 1
         low = [of.start for of in box]
-        of_label = [_component(parts == part, weights, low) for part in _largest(sizes, most)]
-        found.append(sorted(of_label, key=lambda of: -of.mass))
+        found.append([_component(parts == part, weights, low) for part in best])
     return found
-
-
-def _largest(sizes: np.ndarray, most: int) -> Sequence[int]:
-    """Numbers of the largest components; of so many, one of more mass is hardly missed."""
-    return (np.argsort(-sizes, kind="stable")[: 4 * most] + 1).tolist()[:most]
 
 
 def _component(mask: np.ndarray, weights: np.ndarray, low: Sequence[int]) -> Component:
