@@ -127,9 +127,12 @@ def _from_header(header: dict[str, Any], state: dict[str, Tensor]) -> LandmarkMo
         _remembered(state[f"points.{number}"].numpy(), state[f"textures.{number}"].numpy(), step, len(names))
         for number, step in enumerate(header["steps"])
     ]
+    adapter = model_of(header["regions"], regions)
+    if len(remembered) != (len(adapter.atlas.templates) if adapter.atlas else 0):
+        raise ValueError("it registers other templates than it remembers")
     return LandmarkModel(
         method=header["method"],
-        regions=model_of(header["regions"], regions),
+        regions=adapter,
         radius=float(header["radius"]),
         remembered=remembered,
         created=header["created"],

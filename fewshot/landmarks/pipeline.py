@@ -94,6 +94,8 @@ def find_landmarks(
             notes.append(
                 "The templates could not be registered with this image: landmarks are by appearance alone."
             )
+    if stack.air.all():
+        notes.append("The image is constant or all air: there was nothing to look for.")
     if landmarks is None:
         landmarks = _by_appearance(stack, model, backbone, bank, timings, progress)
     return LandmarkPrediction(
