@@ -6,11 +6,12 @@ import time
 
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
 from fewshot.dataset import Dataset
-from fewshot.phantoms import ORGANS, make_study, write_studies
-from fewshot.volumes import SliceStack, resolve_spec
+from fewshot.phantoms import LANDMARKS, ORGANS, Phantom, make_phantom, make_study, write_studies
+from fewshot.volumes import SliceStack, Volume, resolve_spec
 from fewshot.volumes.spec import SliceSpec
 
 SMALL = (48, 40, 20)
@@ -117,3 +118,100 @@ def test_written_studies_are_a_data_set_with_the_same_content(tmp_path):
         np.testing.assert_allclose(volume.affine, made.affine, atol=1e-4)
         np.testing.assert_array_equal(dataset.label_map(case, volume), labels)
         assert resolve_spec(SliceSpec(), [volume]).plane == "axial"
+
+
+def places(volume: Volume, labels: np.ndarray, organ: str) -> np.ndarray:
+    """The centres of an organ's voxels, RAS mm [N, 3]."""
+    return np.asarray(apply_affine(volume.affine, np.argwhere(labels == ORGANS[organ])))
+
+
+def voxel(volume: Volume, point: tuple[float, float, float]) -> tuple[int, ...]:
+    """The voxel that a point lies in."""
+    return tuple(np.rint(apply_affine(np.linalg.inv(volume.affine), point)).astype(int))
+
+
+class TestLandmarks:
+    """Points are true to what is drawn, to about a voxel: 3.5 mm in a slice, 6 mm between slices."""
+
+    @pytest.fixture(scope="class", params=range(8))
+    def phantom(self, request: pytest.FixtureRequest) -> Phantom:
+        return make_phantom(request.param)
+
+    def test_the_same_seed_gives_the_same_points_and_another_seed_others(self):
+        first = make_phantom(4, shape=SMALL).landmarks
+        assert list(first) == list(LANDMARKS)
+        assert make_phantom(4, shape=SMALL).landmarks == first
+        other = make_phantom(5, shape=SMALL).landmarks
+        assert all(np.linalg.norm(np.subtract(first[name], other[name])) > 1 for name in LANDMARKS)
+
+    def test_the_voxel_order_moves_no_point(self):
+        volume, _, points = make_phantom(3, shape=SMALL, orientation="RAS")
+        for codes in ("LPS", "ASR", "SAL"):
+            turned, _, same = make_phantom(3, shape=SMALL, orientation=codes)
+            assert same == points
+            for point in points.values():
+                assert turned.array[voxel(turned, point)] == volume.array[voxel(volume, point)]
+
+    def test_a_finer_grid_moves_points_little(self):
+        # The bending is drawn on the grid, and differs a little with it.
+        _, _, coarse = make_phantom(2, shape=SMALL)
+        _, _, fine = make_phantom(2)
+        for name in LANDMARKS:
+            assert np.linalg.norm(np.subtract(coarse[name], fine[name])) < 6
+
+    @pytest.mark.parametrize("side", ["right", "left"])
+    def test_the_top_of_a_kidney_is_where_the_kidney_ends(self, phantom: Phantom, side: str):
+        volume, labels, points = phantom
+        kidney, top = places(volume, labels, f"kidney_{side}"), np.array(points[f"kidney_{side}_top"])
+        step = voxel_sizes(volume.affine).max()
+        assert abs(kidney[:, 2].max() - top[2]) < step
+        assert np.linalg.norm(kidney - top, axis=1).min() < step
+
+    @pytest.mark.parametrize("side", ["right", "left"])
+    def test_the_pelvis_is_a_dark_notch_where_vessels_enter_the_kidney(self, phantom: Phantom, side: str):
+        volume, labels, points = phantom
+        kidney, pelvis = places(volume, labels, f"kidney_{side}"), np.array(points[f"renal_pelvis_{side}"])
+        spine = places(volume, labels, "spine").mean(0)
+        middle = kidney.mean(0)
+        assert abs(pelvis[0] - spine[0]) < abs(middle[0] - spine[0]), "towards the spine"
+        assert pelvis[1] > middle[1], "and to the front"
+        assert kidney[:, 2].min() < pelvis[2] < kidney[:, 2].max()
+        assert np.linalg.norm(kidney - pelvis, axis=1).min() < 12
+        assert labels[voxel(volume, points[f"renal_pelvis_{side}"])] == 0
+        cortex = np.median(volume.array[labels == ORGANS[f"kidney_{side}"]])
+        assert volume.array[voxel(volume, points[f"renal_pelvis_{side}"])] < cortex - 40
+
+    def test_the_portal_vein_is_a_vessel_in_the_liver(self, phantom: Phantom):
+        volume, labels, points = phantom
+        at = voxel(volume, points["portal_vein"])
+        assert labels[at] == ORGANS["liver"]
+        around = tuple(slice(max(0, index - 1), index + 2) for index in at)
+        assert volume.array[around].mean() > np.median(volume.array[labels == ORGANS["liver"]])
+
+    def test_sides_mirror_each_other(self, phantom: Phantom):
+        points = phantom.landmarks
+        spine = places(phantom.volume, phantom.labels, "spine").mean(0)[0]
+        for right, left in (
+            ("kidney_right_top", "kidney_left_top"),
+            ("renal_pelvis_right", "renal_pelvis_left"),
+        ):
+            (x_right, *_), (x_left, *_) = points[right], points[left]
+            assert x_right > spine > x_left
+            assert (x_right - spine) / (spine - x_left) == pytest.approx(1, abs=0.6)
+
+    def test_written_points_are_those_of_the_studies(self, tmp_path):
+        write_studies(tmp_path, n=2, seed=3, shape=SMALL, landmarks=True)
+        assert Dataset.open(tmp_path).labels == ORGANS, "with both, a data set is one of labels"
+        assert not Dataset.open(tmp_path).landmarks
+        dataset = Dataset.open(tmp_path, landmarks="all")
+        assert dataset.landmarks == LANDMARKS
+        for seed, case in zip((3, 4), dataset.cases.values(), strict=True):
+            marks, absent = dataset.read_marks(case, dataset.volume(case))
+            assert not absent
+            for name, point in make_phantom(seed, shape=SMALL).landmarks.items():
+                np.testing.assert_allclose(marks[name].point, point, atol=1e-5)
+
+    def test_without_being_asked_for_points_are_not_written(self, tmp_path):
+        write_studies(tmp_path, n=1, shape=SMALL)
+        assert not (tmp_path / "landmarks").exists()
+        assert "landmarks" not in (tmp_path / "dataset.json").read_text()
