@@ -12,8 +12,9 @@ import numpy as np
 from fewshot.dataset import Case, Dataset
 from fewshot.demo.client import Client, Training
 from fewshot.demo.folder import DemoFolder
+from fewshot.demo.landmarks import Landmarks
 from fewshot.demo.results import Row
-from fewshot.demo.templates import as_known, as_submitted, partial_template
+from fewshot.demo.templates import as_known, as_submitted, partial_template, with_dots
 from fewshot.errors import FewshotError
 from fewshot.evaluation.metrics import LabelScores, label_scores
 from fewshot.pictures import overlay
@@ -28,9 +29,12 @@ class Annotator:
 
     Args:
         client: connection to the server.
-        truth: the studies with their whole labels.
+        truth: the studies with their whole labels and their landmarks.
         place: where files go.
         images: each study's name -> the server's id of its image.
+
+    Attributes:
+        landmarks: the studies' landmarks, and what the server says of them.
     """
 
     MODELS: ClassVar[dict[str, str]] = {
@@ -49,24 +53,28 @@ class Annotator:
         self.truth = truth
         self.place = place
         self.images = images
+        self.landmarks = Landmarks(client, truth, place, images)
 
     def label_next_sample(self, slices: int) -> tuple[str, list[int]]:
-        """Label a few slices of the image that the server wants labelled next, and submit them.
+        """Label a few slices of the image that the server wants labelled next, mark its landmarks, and submit all.
 
-        They are drawn on the grid of the image as the server sends it.
+        A landmark is a dot, a segment of its own in the same label map. All is drawn on the grid of the image as the
+        server sends it.
 
         Raises:
             FewshotError: the server asks for an image that is none of the studies.
 
         Returns:
-            The study's name, and the slices.
+            The study's name, and the slices with organs.
         """
         image = self.client.next_sample("first")
         name = self._name(image)
         volume = read_volume(self.client.download(image, self.place.template / f"{name}_image.nii.gz"))
-        labels = self.truth.label_map(self.truth.cases[name], volume)
+        case = self.truth.cases[name]
+        labels = self.truth.label_map(case, volume)
         partial, drawn = partial_template(labels, self.truth.labels, slices=slices)
         sent, names = as_submitted(partial, self.truth.labels)
+        sent, names = with_dots(sent, names, self.landmarks.truth(case, volume), volume.affine)
         path = self.place.template / f"{name}.nii.gz"
         write_labels(path, sent, volume)
         self.client.submit_label(image, path, names)

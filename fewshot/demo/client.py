@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -140,6 +141,17 @@ class Client:
                 result.parent.mkdir(parents=True, exist_ok=True)
                 result.write_bytes(part.content)
         return said
+
+    def landmarks(self, image: str, path: Path) -> Path:
+        """Save the landmarks that the server has found in an image, as Slicer's markups; returns `path`."""
+        answer = self._request("GET", f"/landmarks/{quote(image)}", params={"format": "mrk"})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(answer.content)
+        return path
+
+    def store_landmarks(self, image: str) -> str:
+        """Have the landmarks of an image stored in the PACS as a report (SR); returns the UID of its series."""
+        return str(self._json("POST", f"/landmarks/{quote(image)}/sr")["series"])
 
     def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         answer = self._request(method, path, **request).json()

@@ -25,13 +25,14 @@ class DemoFolder:
     """Where everything lies that a demo and its server write.
 
     ```
-    truth/          the made-up data set: images, labels, dataset.json
+    truth/          the made-up data set: images, labels, landmarks, dataset.json
     studies/        the images alone, which the server serves; it adds submitted labels. For a PACS: DICOM files
     pacs/           Orthanc's database, configuration and log
     template/       the image that the annotator got, and the label map submitted for it
     server/         the server's log, feature bank and adapters
     found/ADAPTER/  label maps as the server answered them
-    pictures/       one overlay per study
+    found/landmarks/  NAME.mrk.json: the points that it found, as Slicer's markups; NAME.nrrd: balls
+    pictures/       two for each study: NAME.png with organs, NAME.landmarks.png
     results.json    the numbers
     ```
     """
@@ -77,14 +78,14 @@ class DemoFolder:
         self.results.unlink(missing_ok=True)
 
     def make_studies(self, count: int, *, seed: int, copy: bool = True) -> Dataset:
-        """Make up studies; the server gets the images alone, the truth stays out of its reach.
+        """Make up studies; the server gets the images alone, labels and landmarks stay out of its reach.
 
         Args:
             count: how many.
             seed: the first of them.
             copy: put the images into `studies`.
         """
-        write_studies(self.truth, count, seed)
+        write_studies(self.truth, count, seed, landmarks=True)
         if copy:
             shutil.copytree(self.truth / "images", self.studies)
         return Dataset.open(self.truth)

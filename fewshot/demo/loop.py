@@ -7,23 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewshot.console import errors
-from fewshot.console import results as stdout
 from fewshot.demo.annotator import Annotator
 from fewshot.demo.client import Client
 from fewshot.demo.folder import DemoFolder
 from fewshot.demo.orthanc import Orthanc
-from fewshot.demo.results import Row, dice_table, mean_dice, mean_first_seconds, results, write_results
+from fewshot.demo.playing import BACKBONE, play
 from fewshot.demo.server import Server, free_port, usual_port
 from fewshot.demo.staying import keep_serving, terminable
 from fewshot.demo.steps import note, step
 from fewshot.demo.studies import Served, send_studies
 from fewshot.errors import FewshotError
-
-FLOOR = 0.4
-"""Mean Dice of the default adapter below which something is broken: eight seeds gave 0.47 to 0.71."""
-
-BACKBONE = "embedded"
-"""The backbone that comes with the project: nothing is downloaded, and every machine finds the same."""
+from fewshot.phantoms import LANDMARKS
 
 SERVER_PORT, PACS_PORT = 8000, 8042
 """Where servers that stay are looked for: viewers and Orthanc's own documentation have these as defaults."""
@@ -57,9 +51,9 @@ def run_demo(
     seed: int = 0,
     port: int | None = None,
 ) -> int:
-    """Play the whole loop over HTTP: studies, server, partial template, training, predictions, Dice.
+    """Play the whole loop over HTTP: studies, server, partial template, training, predictions, Dice; and landmarks.
 
-    Progress goes to stderr, the table of results to stdout.
+    Progress goes to stderr, the tables of results to stdout.
 
     Args:
         folder: receives everything the demo and its servers write; emptied of an earlier demo.
@@ -93,7 +87,9 @@ def _run(place: DemoFolder, demo: Demo) -> None:
     with ExitStack() as running:
         with step("studies") as shown:
             truth = place.make_studies(demo.studies, seed=demo.seed, copy=not demo.dicom)
-            shown.done = f"{demo.studies} studies with {', '.join(truth.labels)}"
+            shown.done = (
+                f"{demo.studies} studies with {', '.join(truth.labels)}, and {len(LANDMARKS)} landmarks"
+            )
         if orthanc:
             running.enter_context(orthanc)
             served = _fill(orthanc, place, demo)
@@ -107,7 +103,9 @@ def _run(place: DemoFolder, demo: Demo) -> None:
             with step("MONAI Label starts") as shown:
                 server.wait_until_ready()
                 shown.done = f"MONAI Label answers at {server.url}"
-            template = "" if demo.by_hand else _play(annotator, place, demo)
+            template = (
+                "" if demo.by_hand else play(annotator, place, slices=demo.template_slices, report=demo.dicom)
+            )
             if demo.stays:
                 unseen = next(each for case, each in served.items() if case != template)
                 pictures = place.pictures if template else None
@@ -158,40 +156,3 @@ def _fill(orthanc: Orthanc, place: DemoFolder, demo: Demo) -> dict[str, Served]:
         served = send_studies(orthanc, place.studies, demo.studies, seed=demo.seed, show=shown.show)
         shown.done = f"{len(served)} studies sent to Orthanc as DICOM"
     return served
-
-
-def _play(annotator: Annotator, place: DemoFolder, demo: Demo) -> str:
-    """Label, train, predict, report; returns the template's name."""
-    with step("labelling") as shown:
-        template, drawn = annotator.label_next_sample(demo.template_slices)
-        numbers = ", ".join(str(number + 1) for number in drawn)
-        shown.done = f"template {template}: slices {numbers} labelled and submitted"
-    for model in annotator.TRAINED:
-        with step(f"training {model}") as shown:
-            trained = annotator.train(model, shown.show)
-            shown.done = f"{model} trained: {trained.epoch} epochs, accuracy {trained.accuracy:.2f}"
-    with step("predicting") as shown:
-        rows = annotator.predict_others(template, shown.show)
-        shown.done = f"{demo.studies - 1} studies segmented by {len(annotator.MODELS)} models"
-    _report(rows, place, template, len(drawn))
-    return template
-
-
-def _report(rows: list[Row], place: DemoFolder, template: str, slices: int) -> None:
-    """Table to stdout, numbers to the folder.
-
-    Raises:
-        FewshotError: the default adapter stays below the floor.
-    """
-    others = len({row.case for row in rows})
-    stdout.print(f"Found in {others} unseen studies, from {slices} labelled slices of {template} (Dice):")
-    stdout.print(dice_table(rows))
-    stdout.print(f"The first request for a study computes its features: {mean_first_seconds(rows):.1f} s.")
-    write_results(place.results, results(rows, dataset="phantoms", templates=[template], backbone=BACKBONE))
-    errors.print(f"Pictures: {place.pictures}\nNumbers:  {place.results}", highlight=False, soft_wrap=True)
-    score = mean_dice(rows, adapter="auto")
-    if score is None or score < FLOOR:
-        raise FewshotError(
-            f"The mean Dice of the default adapter is {score or 0:.2f}, and below {FLOOR} something is broken: "
-            f"look at {place.pictures}."
-        )

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
 
 from fewshot.errors import FewshotError
+from fewshot.landmarks.template import Point
+
+SUFFIX = " landmark"
+"""Ends the name of a segment that marks a point: the server tells landmarks from organs by it."""
 
 
 def partial_template(
@@ -56,6 +61,31 @@ def as_submitted(labels: np.ndarray, names: Mapping[str, int]) -> tuple[np.ndarr
     for number, value in enumerate(names.values(), start=1):
         sent[labels == value] = number
     return sent, list(names)
+
+
+def with_dots(
+    labels: np.ndarray, names: list[str], points: Mapping[str, Point], affine: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Add a segment for each point to a label map as it is sent: a dot, as Slicer's round brush leaves it.
+
+    A dot lies on top of what was drawn before, and takes the voxels whose centres are at most the longest side of a
+    voxel away: some pixels wide, on one to three slices.
+
+    Args:
+        labels: values 1, 2, ... stand for `names` in this order.
+        names: the segments that there are.
+        points: landmark name -> its place, RAS mm.
+        affine: of the image, voxel index -> RAS mm.
+
+    Returns:
+        The label map with dots, and the names with those of the landmarks, each with `SUFFIX`.
+    """
+    sent = labels.copy()
+    places = apply_affine(affine, np.moveaxis(np.indices(labels.shape), 0, -1))
+    radius = voxel_sizes(affine).max()
+    for number, point in enumerate(points.values(), start=len(names) + 1):
+        sent[np.linalg.norm(places - point, axis=-1) <= radius] = number
+    return sent, [*names, *(f"{name}{SUFFIX}" for name in points)]
 
 
 def as_known(labels: np.ndarray, received: Mapping[str, int], names: Mapping[str, int]) -> np.ndarray:

@@ -18,10 +18,11 @@ from fewshot.demo.client import Client
 from fewshot.demo.folder import DemoFolder
 from fewshot.demo.results import Row, dice_table, mean_dice, mean_seconds, results, write_results
 from fewshot.demo.server import Server, free_port
-from fewshot.demo.templates import as_known, as_submitted, partial_template
+from fewshot.demo.templates import as_known, as_submitted, partial_template, with_dots
 from fewshot.errors import FewshotError
 from fewshot.evaluation.metrics import label_scores
-from fewshot.phantoms import ORGANS, make_study
+from fewshot.phantoms import LANDMARKS, ORGANS, make_phantom, make_study
+from fewshot.support import Template
 
 SMALL = (48, 40, 20)
 
@@ -64,6 +65,26 @@ def test_labels_survive_the_journey_by_name():
     assert names == ["spleen", "liver"]
     theirs = {"liver": 5, "spleen": 1, "heart": 2}
     assert as_known(np.array([[[2, 5, 1]]]), theirs, ours).tolist() == [[[0, 7, 300]]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_server_takes_dots_out_of_what_adapters_learn_from(seed: int):
+    naming = pytest.importorskip("lib.landmarks.naming", reason="MONAI Label is not installed")
+    from lib.landmarks.separating import without_landmarks
+
+    volume, labels, points = make_phantom(seed)
+    partial, drawn = partial_template(labels, ORGANS)
+    sent, names = as_submitted(partial, ORGANS)
+    dotted, segments = with_dots(sent, names, points, volume.affine)
+    assert [name for name in segments if naming.SUFFIX.search(name)] == segments[len(ORGANS) :]
+    assert len(segments) == len(ORGANS) + len(LANDMARKS)
+    submitted = Template(
+        volume, dotted, {name: n for n, name in enumerate(segments, start=1)}, complete=False
+    )
+    learned = without_landmarks(submitted, lambda name: bool(naming.SUFFIX.search(name)), "auto")
+    assert list(learned.names) == list(ORGANS)
+    assert np.flatnonzero(learned.labels.any(axis=(0, 1))).tolist() == drawn, "no slice more or less"
+    assert (learned.labels != sent).sum() < 0.3 * (dotted != sent)[..., drawn].sum() + 1
 
 
 def some_rows() -> list[Row]:
@@ -175,6 +196,15 @@ class TestFailures:
         client._session.request = lambda *request, **more: answer
         with pytest.raises(FewshotError, match=r"refused POST /infer/m \(409\): Press Train first\."):
             client.infer("m", "image", Path("never.nrrd"))
+
+    def test_ids_of_images_are_quoted_in_addresses(self, tmp_path):
+        answer, asked = requests.Response(), []
+        answer.status_code, answer._content = 200, b'{"series": "1.2"}'
+        client = Client("http://a:1")
+        client._session.request = lambda *request, **more: asked.append(request) or answer
+        assert client.store_landmarks("a b") == "1.2"
+        assert client.landmarks("a b", tmp_path / "new" / "x.json").read_bytes() == answer.content
+        assert asked == [("POST", "http://a:1/landmarks/a%20b/sr"), ("GET", "http://a:1/landmarks/a%20b")]
 
     def test_a_failed_training_is_told_with_its_log(self, monkeypatch):
         client = Client("http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""The demo beside a PACS, as far as it needs none: studies as DICOM, ids, ports, what is said."""
+"""The demo beside a PACS, as far as it needs none: studies as DICOM, ids, ports, what is drawn and said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fewshot.demo.server import free_port, usual_port
 from fewshot.demo.staying import addresses
 from fewshot.demo.studies import send_studies
 from fewshot.errors import FewshotError
-from fewshot.phantoms import ORGANS, make_study, write_studies
+from fewshot.phantoms import LANDMARKS, ORGANS, make_phantom, make_study, write_studies
 from fewshot.volumes import read_volume
 
 SMALL = (48, 40, 20)
@@ -76,7 +76,7 @@ class FakeClient:
 @pytest.fixture
 def truth(tmp_path):
     """Studies 0 (RAS) and 1 (LAS)."""
-    write_studies(tmp_path / "truth", 2, shape=SMALL)
+    write_studies(tmp_path / "truth", 2, shape=SMALL, landmarks=True)
     return Dataset.open(tmp_path / "truth")
 
 
@@ -88,12 +88,18 @@ def test_the_annotator_draws_on_the_image_as_the_server_sends_it(tmp_path, truth
     name, drawn = annotator.label_next_sample(4)
     assert name == "phantom_01"
     image, labels, affine, names = client.submitted
-    volume, whole = make_study(1, shape=SMALL, orientation="LPS")
+    volume, whole, points = make_phantom(1, shape=SMALL, orientation="LPS")
     assert image == "1.2.3"
-    assert names == list(ORGANS)
+    assert names == [*ORGANS, *(f"{landmark} landmark" for landmark in LANDMARKS)]
     np.testing.assert_allclose(affine, volume.affine)
-    np.testing.assert_array_equal(labels[..., drawn], whole[..., drawn])
-    assert not np.delete(labels, drawn, axis=2).any()
+    dotted = labels > len(ORGANS)
+    organs = np.where(dotted, 0, labels)
+    np.testing.assert_array_equal(organs[..., drawn], np.where(dotted, 0, whole)[..., drawn])
+    assert not np.delete(organs, drawn, axis=2).any()
+    for number, point in enumerate(points.values(), start=len(ORGANS) + 1):
+        dot = nib.affines.apply_affine(affine, np.argwhere(labels == number))
+        assert 1 <= len(dot) < 30
+        assert np.linalg.norm(dot.mean(axis=0) - point) < nib.affines.voxel_sizes(affine).max() / 2
 
 
 def test_an_image_that_is_none_of_the_studies_is_refused(tmp_path, truth):
