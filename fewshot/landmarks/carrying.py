@@ -59,20 +59,34 @@ def carry(
     here = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) * query
     there = (of.places.reshape(-1, 3) * template[0] - 0.5) * template[1]
     flat = sides < 2  # a picture: nothing is known, and nothing moves, along this axis
-    cell = float(np.median(of.steps.reshape(-1, 3)[:, ~flat] * (template[0] * template[1])[~flat]))
-    tree = cKDTree(there[:, ~flat])
-    distances, indices = tree.query(points[:, ~flat], k=min(NEIGHBOURS, len(there)))
+    cells = _cells(there.reshape(*sides, 3), ~flat)
+    if abs(np.linalg.det(cells)) < 1e-6:
+        return [None] * len(points)
+    # in grid cells, not mm: slices may be much farther apart than pixels, and one of them determines no map
+    tree = cKDTree(there[:, ~flat] @ np.linalg.inv(cells).T)
+    distances, indices = tree.query(
+        points[:, ~flat] @ np.linalg.inv(cells).T, k=range(1, min(NEIGHBOURS, len(there)) + 1)
+    )
     return [
-        _around(point, here[near], there[near], flat) if distance[0] <= BEYOND * cell else None
+        _around(point, here[near], there[near], distance, flat) if distance[0] <= BEYOND else None
         for point, distance, near in zip(points, distances, indices, strict=True)
     ]
 
 
-def _around(point: np.ndarray, here: np.ndarray, there: np.ndarray, flat: np.ndarray) -> Carried | None:
+def _cells(there: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The steps of a grid ``[x, y, z, 3]`` as columns, mm in the template: the median along each axis."""
+    axes = np.flatnonzero(kept)
+    steps = [np.median(np.diff(there[..., kept], axis=axis).reshape(-1, len(axes)), axis=0) for axis in axes]
+    return np.stack(steps, axis=1)
+
+
+def _around(
+    point: np.ndarray, here: np.ndarray, there: np.ndarray, distance: np.ndarray, flat: np.ndarray
+) -> Carried | None:
     """The affine map of the nearest grid points, nearer ones counting more, solved for the landmark."""
     kept = ~flat
     offset = there[:, kept] - point[kept]
-    weights = np.exp(-0.5 * (offset**2).sum(1) / max(float(np.median((offset**2).sum(1))), 1e-9))
+    weights = np.exp(-0.5 * distance**2 / max(float(np.median(distance**2)), 1e-9))
     root = np.sqrt(weights)[:, None]
     middle = here.mean(0)
     ones = np.ones((len(here), 1))

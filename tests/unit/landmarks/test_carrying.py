@@ -88,6 +88,20 @@ def test_what_the_query_does_not_show_is_not_carried():
     assert third is None
 
 
+@pytest.mark.parametrize("matrix", [np.eye(3), MAPS["turned"], MAPS["axes swapped"]])
+def test_slices_may_be_much_farther_apart_than_pixels(matrix):
+    """A landmark between two slices has all its nearest pixels in one of them, which tell nothing across."""
+    sides, spacing = np.array([40, 40, 7]), np.array([1.0, 1.0, 12.0])
+    shift = MIDDLE - matrix @ ((sides - 1) / 2 * spacing)
+    places = ((np.moveaxis(np.indices(sides), 0, -1) * spacing) @ matrix.T + shift) / SPACING
+    of = Registered(((places + 0.5) / SHAPE).astype(np.float32), np.zeros(3, int), sides, 1.0)
+    wanted = np.array([[20.2, 18.7, 36.0], [12.0, 25.5, 42.0], [28.1, 9.3, 23.0]])
+    points = wanted @ matrix.T + shift
+    for place, found in zip(wanted, carry(points, of, template=(SHAPE, SPACING), query=spacing), strict=True):
+        np.testing.assert_allclose(found.place, place, atol=1e-3)
+        np.testing.assert_allclose(found.matrix, matrix, atol=1e-3)
+
+
 def test_a_smooth_map_is_followed_where_the_landmark_lies():
     matrix, shift = rotation(12, (0, 1, 1)), centred(rotation(12, (0, 1, 1)))
     of = registered(matrix, shift)
