@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from fewshot.features import Backbone, FeatureBank, load_backbone
-from fewshot.landmarks import LandmarkModel, fit_landmarks
+from fewshot.landmarks import LandmarkModel, LandmarkTemplate, fit_landmarks
 from tests.unit.landmarks.textured import template
 
 FAST = {"epochs": 1}
@@ -23,5 +25,13 @@ def shared_bank(tmp_path_factory: pytest.TempPathFactory) -> FeatureBank:
 
 
 @pytest.fixture(scope="session")
-def fitted(embedded: Backbone, shared_bank: FeatureBank) -> LandmarkModel:
-    return fit_landmarks([template()], backbone=embedded, bank=shared_bank, options=FAST)
+def fit(embedded: Backbone, shared_bank: FeatureBank) -> Callable[..., LandmarkModel]:
+    def fit(*templates: LandmarkTemplate, **more) -> LandmarkModel:
+        return fit_landmarks(templates, **{"backbone": embedded, "bank": shared_bank, "options": FAST} | more)
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def fitted(fit: Callable[..., LandmarkModel]) -> LandmarkModel:
+    return fit(template())
