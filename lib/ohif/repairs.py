@@ -12,12 +12,14 @@ INDEX = "index.html"
 MODE = "2068.bundle.83ad900b6ad2110750da.js"
 PANEL = "3933.bundle.92d0a0e9bc7e6861b7c9.js"
 EXPORT = "7197.bundle.805c43530f838fa98d40.js"
+SEGMENTS = "1185.bundle.63d4a7234e943a3bc2ab.js"
 
 DIGESTS = {
     INDEX: "8836f8614ec3341f7a14d3dfe2119e3e05101c0207d4dc43e41d5e1d2b0ae74c",
     MODE: "cb1e700c82abfc4fe26b17fc5c56d858e034f8c71c8b41b34d16b10df6a762ad",
     PANEL: "7844f59159b8eda422079064b0bffa17d2b76aa025b054097ff4ae8bc3b55acd",
     EXPORT: "e13dc738ff027ee2e17b263ceb9b9928986ef21e9f587ff2edcbcad424c67272",
+    SEGMENTS: "624859801344278ae628f44ac46c38ddfb52a03ce6b3ecf7df00e8bde0e999b6",
 }
 """SHA-256 of the files that the repairs were written for."""
 
@@ -97,6 +99,21 @@ REPAIRS = (
         "Segments that were added or renamed by hand are unknown to the panel: a result paints over them.",
         "const segmentation = segmentations['0'];\n    const {\n      segments\n    } = segmentation.config;",
         "const segments = window.fewshotOhif.segments(segmentations);",
+    ),
+    Repair(
+        PANEL,
+        "The colour of a name that no table has is made of the sum of its letters: L1 and L2 cannot be told apart, and "
+        "some are too dark to be seen.",
+        "const color = getLabelColor(label);",
+        "const color = getLabelColor(label, true, false) || window.fewshotOhif.colour(label);",
+    ),
+    Repair(
+        SEGMENTS,
+        "A click on a segment's name shows it only where it came as a SEG; small ones are not found in large volumes.",
+        "const {\n      cachedStats\n    } = segments[segmentIndex];\n    if (!cachedStats) {\n      return;\n    }",
+        "const {\n      cachedStats\n    } = segments[segmentIndex];\n"
+        "    if (!cachedStats || !cachedStats.center) {\n"
+        "      return window.fewshotOhif.middle(this.getLabelmapVolume(segmentationId), segmentIndex);\n    }",
     ),
     Repair(
         PANEL,

@@ -15,7 +15,7 @@ from monailabel.endpoints import ohif
 
 from lib.ohif import REPAIRS, Viewer
 from lib.ohif.__main__ import patch
-from lib.ohif.repairs import DIGESTS, EXPORT, INDEX, MODE, PANEL
+from lib.ohif.repairs import DIGESTS, EXPORT, INDEX, MODE, PANEL, SEGMENTS
 from lib.ohif.viewer import repaired
 
 SHIPPED = Path(ohif.__file__).parent / "static" / "ohif"
@@ -46,7 +46,7 @@ def test_repairs_are_small() -> None:
     assert all(len(repair.new) - len(repair.old) < 500 for repair in REPAIRS)
 
 
-@pytest.mark.parametrize("name", [MODE, PANEL, EXPORT, "fewshot.js"])
+@pytest.mark.parametrize("name", [MODE, PANEL, EXPORT, SEGMENTS, "fewshot.js"])
 def test_repaired_files_are_javascript(name: str, tmp_path: Path) -> None:
     from playwright._impl._driver import compute_driver_executable
 

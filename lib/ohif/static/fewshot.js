@@ -81,6 +81,48 @@
     return { ...made, models, labels: [...all].sort() };
   }
 
+  // Bright colours, by a label's number at the server, which never changes: numbers that follow each other differ most.
+  function colour(label) {
+    const known = Object.values(panel.state.info.modelLabelToIdxMap || {}).find(map => map[label]);
+    const number = known ? known[label] : [...label].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 997, 7);
+    const hue = (number * 137.508) % 360;
+    const part = shift => {
+      const k = (shift + hue / 30) % 12;
+      return Math.round(255 * (0.6 - 0.36 * Math.max(-1, Math.min(k - 3, 9 - k, 1)))); // HSL with S = 0.9, L = 0.6
+    };
+    return { r: part(0), g: part(8), b: part(4) };
+  }
+
+  // The voxel of a segment that is nearest to its middle, as OHIF tells centres; nothing where it is not drawn.
+  function middle(volume, segmentIndex) {
+    if (!volume || !volume.voxelManager) {
+      return undefined;
+    }
+    const all = volume.voxelManager.getCompleteScalarDataArray();
+    const [width, height] = volume.dimensions;
+    const place = index => [index % width, Math.floor(index / width) % height, Math.floor(index / (width * height))];
+    const own = [];
+    for (let index = 0; index < all.length; index += 1) {
+      if (all[index] === segmentIndex) {
+        own.push(index);
+      }
+    }
+    if (!own.length) {
+      return undefined;
+    }
+    const mean = [0, 0, 0];
+    own.forEach(index => place(index).forEach((value, axis) => (mean[axis] += value / own.length)));
+    let [best, least] = [own[0], Infinity];
+    for (const index of own) {
+      const away = place(index).reduce((sum, value, axis) => sum + (value - mean[axis]) ** 2, 0);
+      if (away < least) {
+        [best, least] = [index, away];
+      }
+    }
+    const image = place(best);
+    return { image, world: volume.imageData.indexToWorld(image) };
+  }
+
   // The segments as they are now, with the colours that the panel shows; it makes its own segmentation.
   function segments(segmentations) {
     const own = segmentations.find(each => each.segmentationId === SEGMENTATION);
@@ -414,9 +456,11 @@
 
   window.fewshotOhif = {
     bar,
+    colour,
     follow,
     hasSample,
     inOrderOfSeg,
+    middle,
     opened,
     paintButtons,
     present,
