@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 FLAGS = (
     "--headless=new",
@@ -46,20 +46,29 @@ COLOURS = """() => {
 
 
 @contextmanager
-def chromium(program: str) -> Iterator[Page]:
-    """A page of a fresh browser."""
+def chromium(program: str) -> Iterator[Browser]:
+    """A browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-        context = browser.new_context(viewport={"width": 1600, "height": 1000})
-        context.route("**/fonts.g*/**", lambda route: route.abort())  # there is no internet
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        expect.set_options(timeout=PATIENCE)
-        page.on("dialog", lambda dialog: dialog.accept())
         try:
-            yield page
+            yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def page_of(browser: Browser) -> Iterator[Page]:
+    """A page of somebody whom the browser does not know yet."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    context.route("**/fonts.g*/**", lambda route: route.abort())  # there is no internet
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    page.on("dialog", lambda dialog: dialog.accept())
+    try:
+        yield page
+    finally:
+        context.close()
 
 
 class Ohif:
@@ -151,6 +160,15 @@ class Ohif:
             [depth - 1 - index],
         )
         self.page.wait_for_timeout(500)
+
+    def shown_slices(self) -> list[int]:
+        """The slice of each viewport."""
+        return list(
+            self.page.evaluate(
+                """() => [...window.services.viewportGridService.getState().viewports.keys()].map(id =>
+                    window.services.cornerstoneViewportService.getCornerstoneViewport(id).getSliceIndex())"""
+            )
+        )
 
     def canvas_of(self, index: tuple[int, int, int]) -> tuple[float, float]:
         """Where a voxel of the image is on the page, in the axial viewport."""
