@@ -17,6 +17,8 @@ SIDE = 16
 ROTATIONS = 600
 """Of space: neighbours are some 20 degrees apart, which registration reaches. In a plane `ANGLES`."""
 ANGLES = 36
+LARGEST = 48
+"""Voxels along the query's longest side at most: one that shows far more than the template is seen more coarsely."""
 SMOOTHING = 0.8
 """Deviation in those voxels."""
 APART = np.radians(15)
@@ -34,8 +36,10 @@ def turned(query: sitk.Image, template: sitk.Image, count: int) -> list[sitk.Aff
         Rigid maps from the query's millimetres (LPS) to the template's, as ITK's registration takes them.
     """
     dimension = query.GetDimension()
-    extent = np.array(template.GetSize()) * np.array(template.GetSpacing())
-    step = float(extent.max()) / SIDE
+    longest, widest = (
+        float((np.array(image.GetSize()) * np.array(image.GetSpacing())).max()) for image in (template, query)
+    )
+    step = max(longest / SIDE, widest / LARGEST)
     (fixed, fixed_centre), (moving, moving_centre) = (_coarse(image, step) for image in (query, template))
     across = int(np.ceil(np.linalg.norm(moving.shape)))
     sides = [fft.next_fast_len(across + side, real=True) for side in fixed.shape]

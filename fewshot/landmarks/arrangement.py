@@ -58,14 +58,23 @@ def _move(point: np.ndarray, source: np.ndarray, moves: np.ndarray, weights: np.
     near = np.exp(-0.5 * ((source - point) ** 2).sum(1) / (NEAR * spread) ** 2) + 1e-3
     design = np.hstack([(source - point) / spread, np.ones((len(source), 1))])
     ridge = np.diag([RIDGE if len(source) >= AFFINE else 1e3] * 3 + [0.0])
-    robust = np.ones(len(source))
+    # begun at a shift that no wrong point moves: a fit of all would bend to it, and take those around it for wrong
+    residual = np.linalg.norm(moves - _median(moves, weights), axis=1)
     solution = np.zeros((4, 3))
     for _ in range(ROUNDS):
+        scale = max(1.4826 * float(np.median(residual)), 1e-6)
+        robust = np.clip(1 - (residual / (TUNING * scale)) ** 2, 1e-6, 1) ** 2
         of_points = near * robust * (weights + 1e-3)
         root = np.sqrt(of_points / of_points.sum())[:, None]
         left, right = np.vstack([root * design, ridge]), np.vstack([root * moves, np.zeros((4, 3))])
         solution, *_ = np.linalg.lstsq(left, right, rcond=None)
         residual = np.linalg.norm(design @ solution - moves, axis=1)
-        scale = max(1.4826 * float(np.median(residual)), 1e-6)
-        robust = np.clip(1 - (residual / (TUNING * scale)) ** 2, 1e-6, 1) ** 2
     return np.asarray(solution[3])
+
+
+def _median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of ``[N, 3]`` along each axis, where half of the weight is reached."""
+    order = np.argsort(values, axis=0)
+    reached = np.cumsum((weights + 1e-3)[order], axis=0)
+    middle = (reached < reached[-1] / 2).sum(0)
+    return np.asarray(np.take_along_axis(values, np.take_along_axis(order, middle[None], axis=0), axis=0)[0])

@@ -1,12 +1,15 @@
-"""The default method from templates to landmarks: register, carry over, match textures, judge."""
+"""The default method from templates to landmarks: register, carry over, look at what is there, judge."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from nibabel.affines import apply_affine
 
+from fewshot.atlas import AtlasTemplate, Registered
+from fewshot.landmarks.appearance import look
 from fewshot.landmarks.carrying import carry
 from fewshot.landmarks.matching import Evidence, Place, match
 from fewshot.landmarks.model import LandmarkModel, Remembered
@@ -23,11 +26,17 @@ FINEST = 1 / 256
 """The finest step as a share of the image's longest side at least: of more, nobody marks a landmark."""
 TRUSTED = 0.15
 """A template whose registration correlates so much less than the best one's is not asked."""
-LEAST = 0.35
-"""Least confidence of a landmark that is said to be in the image."""
+TURNED = 25.0
+"""Degrees: features of a picture that is turned more than this are others, those of its grey values turn with it."""
+LEAST = 0.25
+"""Least confidence of a landmark that is said to be in the image, and of the median of all that should be in it."""
 
 OUTSIDE = "it lies outside of what this image shows"
 UNLIKE = "nothing in this image looks like it"
+STRANGE = "this image hardly looks like the templates"
+UNPLACED = (
+    "the templates could not be registered with this image; by appearance alone it may be at a candidate"
+)
 """Reasons why a landmark was not found."""
 
 
@@ -50,12 +59,19 @@ def remember(templates: Sequence[LandmarkTemplate], regions: Model) -> list[Reme
 
 
 def by_registration(
-    stack: SliceStack, model: LandmarkModel, timings: dict[str, float], progress: Progress
+    stack: SliceStack,
+    model: LandmarkModel,
+    timings: dict[str, float],
+    progress: Progress,
+    probabilities: Callable[[], np.ndarray],
 ) -> list[FoundLandmark] | None:
-    """All landmarks of a model in a volume, in order; None where no template could be registered."""
+    """All landmarks of a model in a volume, in order; None where no template could be registered.
+
+    Args:
+        probabilities: computes what the adapter says, ``[X, Y, Z, N]``; asked for pictures that are not turned.
+    """
     volume, atlas = stack.volume, model.regions.atlas
     assert atlas
-    spacing = np.array(volume.spacing)
     progress("register", 0, 2)
     with timed(timings, "register"):
         located = atlas.locate(stack, any_pose=True)
@@ -63,31 +79,41 @@ def by_registration(
     if located is None:
         return None
     best = max(of.similarity for _, of in located.found)
+    spacing = np.array(volume.spacing)
+    evidence = [
+        _evidence(model, template, of, spacing)
+        for template, of in located.found
+        if of.similarity >= best - TRUSTED
+    ]
+    by_pixels = volume.shape[2] == 1 and max((of.angle for of in evidence), default=0) < TURNED
+    seen = probabilities() if by_pixels else None  # keeps its own time
     with timed(timings, "match"):
-        evidence = []
-        for template, of in located.found:
-            if of.similarity < best - TRUSTED:
-                continue
-            known = model.remembered[next(i for i, t in enumerate(atlas.templates) if t is template)]
-            rows = np.flatnonzero(np.isfinite(known.points).all(1))
-            geometry = np.array(template.classes.shape), np.array(template.spacing)
-            moved = dict(
-                zip(
-                    rows.tolist(),
-                    carry(known.points[rows], of, template=geometry, query=spacing),
-                    strict=True,
-                )
-            )
-            row_of = {int(row): number for number, row in enumerate(rows)}
-            count = range(len(model.names))
-            evidence.append(
-                Evidence(known.textures, [moved.get(k) for k in count], [row_of.get(k) for k in count])
-            )
-        image = normalise(volume.array, stack.limits)
-        places = match(image, spacing, evidence, len(model.names))
+        if seen is not None:
+            places = look(seen, spacing, [of.places for of in evidence])
+        else:
+            places = match(normalise(volume.array, stack.limits), spacing, evidence, len(model.names))
     progress("register", 2, 2)
     step = float(np.median([of.textures.step for of in model.remembered]))
-    return [_judged(name, places.get(k), volume, step) for k, name in enumerate(model.names)]
+    judged = [_judged(name, places.get(k), volume, step) for k, name in enumerate(model.names)]
+    inside = [of.confidence for of in judged if of.reason != OUTSIDE]
+    if inside and np.median(inside) < LEAST:  # registration always comes to some end
+        return [replace(of, found=False, reason=STRANGE) if of.found else of for of in judged]
+    return judged
+
+
+def _evidence(model: LandmarkModel, template: AtlasTemplate, of: Registered, spacing: np.ndarray) -> Evidence:
+    """What a registered template says of the model's landmarks."""
+    assert model.regions.atlas
+    index = next(i for i, other in enumerate(model.regions.atlas.templates) if other is template)
+    known = model.remembered[index]
+    marked = np.flatnonzero(np.isfinite(known.points).all(1)).tolist()
+    geometry = np.array(template.classes.shape), np.array(template.spacing)
+    carried = dict(
+        zip(marked, carry(known.points[marked], of, template=geometry, query=spacing), strict=True)
+    )
+    rows = {landmark: row for row, landmark in enumerate(marked)}
+    landmarks = range(len(model.names))
+    return Evidence(known.textures, [carried.get(k) for k in landmarks], [rows.get(k) for k in landmarks])
 
 
 def _judged(name: str, of: Place | None, volume: Volume, step: float) -> FoundLandmark:
@@ -96,13 +122,14 @@ def _judged(name: str, of: Place | None, volume: Volume, step: float) -> FoundLa
     if of is None or not _within(of.place / spacing, volume):
         return FoundLandmark(name, found=False, confidence=0.0, reason=OUTSIDE)
     confidence = confidence_of(of.likeness, of.cycle / step, of.off / step)
-    places = [
-        Candidate(_world(place, volume), float(np.clip(share, 0, 1)))
-        for place, share in [
-            (of.place, confidence),
-            *((place, confidence * alike / max(of.likeness, 1e-6)) for place, alike in of.rivals),
-        ]
+    rivals = [
+        Candidate(_world(place, volume), confidence * float(np.clip(alike / max(of.likeness, 1e-6), 0, 1)))
+        for place, alike in of.rivals
         if _within(place / spacing, volume)
+    ]
+    places = [
+        Candidate(_world(of.place, volume), confidence),
+        *sorted(rivals, key=lambda rival: -rival.confidence),
     ]
     if confidence < LEAST:
         return FoundLandmark(
@@ -115,7 +142,7 @@ def confidence_of(likeness: float, cycle: float, off: float) -> float:
     """How sure a place is, 0 to 1.
 
     Args:
-        likeness: correlation with the templates' texture.
+        likeness: correlation with the templates' texture, or probability.
         cycle: how far from the landmark it is when sought in the templates again, in steps.
         off: how far from where the other landmarks expect it, in steps.
     """
@@ -128,7 +155,7 @@ def _world(place: np.ndarray, volume: Volume) -> tuple[float, float, float]:
 
 
 def _within(voxel: np.ndarray, volume: Volume) -> bool:
-    return bool((voxel >= -0.5).all() and (voxel <= np.array(volume.shape) - 0.5).all())
+    return bool((voxel >= -0.5).all() and (voxel < np.array(volume.shape) - 0.5).all())
 
 
 def _step(volume: Volume) -> float:

@@ -16,7 +16,9 @@ from fewshot.atlas import Registered
 NEIGHBOURS = 40
 """Grid points from which the map around a landmark is estimated: an affine map in 3D has 12 unknowns."""
 BEYOND = 1.5
-"""A landmark that comes to lie farther than so many grid cells from where the images overlap is not carried."""
+"""A landmark that comes to lie farther than so many grid cells outside of what was registered is not carried."""
+FAR = 4.0
+"""Nor one that is so many cells from the nearest grid point: where the map folds, points gape, but not so wide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +69,14 @@ def carry(
     distances, indices = tree.query(
         points[:, ~flat] @ np.linalg.inv(cells).T, k=range(1, min(NEIGHBOURS, len(there)) + 1)
     )
-    return [
-        _around(point, here[near], there[near], distance, flat) if distance[0] <= BEYOND else None
+    carried = [
+        _around(point, here[near], there[near], distance, flat) if distance[0] <= FAR else None
         for point, distance, near in zip(points, distances, indices, strict=True)
+    ]
+    first, last = here[0] - BEYOND * ratio * query, here[-1] + BEYOND * ratio * query
+    return [
+        each if each and ((first <= each.place) & (each.place <= last))[~flat].all() else None
+        for each in carried
     ]
 
 

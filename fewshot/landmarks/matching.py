@@ -39,6 +39,18 @@ class Evidence:
     carried: Sequence[Carried | None]
     rows: Sequence[int | None]
 
+    @property
+    def places(self) -> dict[int, np.ndarray]:
+        """Landmark (its number from 0) -> where registration puts it, mm ``[3]``."""
+        return {k: of.place for k, of in enumerate(self.carried) if of is not None}
+
+    @property
+    def angle(self) -> float:
+        """Degrees by which the template is turned in a picture, about its axis of depth."""
+        matrices = [of.matrix for of in self.carried if of is not None]
+        turns = [abs(np.arctan2(of[1, 0] - of[0, 1], of[0, 0] + of[1, 1])) for of in matrices]
+        return float(np.degrees(np.median(turns))) if turns else 0.0
+
 
 @dataclass
 class Place:
@@ -46,7 +58,7 @@ class Place:
 
     Attributes:
         place: mm along the query's voxel axes ``[3]``.
-        likeness: of the textures, -1 to 1, mean over the templates.
+        likeness: of the textures, -1 to 1, mean over the templates; in a picture the adapter's probability.
         cycle: mm from the landmark when what was found is sought in the template again; median over the templates.
         off: mm from where registration and the arrangement expect it.
         rivals: further places that look nearly as good, with their likeness.
@@ -74,7 +86,7 @@ def match(
         Landmark (its number from 0) -> place, for those that some template carried over.
     """
     step = float(np.median([of.textures.step for of in evidence]))
-    carried = [{k: c.place for k, c in enumerate(of.carried) if c is not None} for of in evidence]
+    carried = [of.places for of in evidence]
     start = {
         k: np.median([of[k] for of in carried if k in of], axis=0)
         for k in range(landmarks)
@@ -100,7 +112,7 @@ def match(
 def _deviation(places: dict[int, Place], wanted: dict[int, np.ndarray], step: float) -> float:
     """How far places are from where they are expected, robustly: one number for all, for each alone is chance."""
     off = [float(np.linalg.norm(of.place - wanted[k])) for k, of in places.items()]
-    return max(DEVIATION * step, 1.4826 * float(np.median(off)))
+    return max(DEVIATION * step, 1.4826 * float(np.median(off or [0.0])))
 
 
 def _best(
@@ -128,7 +140,7 @@ def _best(
     scores = alike - PENALTY * (ways**2).sum(-1) / deviation**2
     peak = np.unravel_index(scores.argmax(), scores.shape)
     place = wanted + ways[peak] + _between(scores, peak) * step
-    return Place(place, float(alike[peak]), rivals=_rivals(scores, alike, peak, wanted + ways))
+    return Place(place, float(alike[peak]), rivals=other_tops(scores, alike, peak, wanted + ways))
 
 
 def _between(scores: np.ndarray, peak: Sequence[np.intp]) -> np.ndarray:
@@ -143,10 +155,16 @@ def _between(scores: np.ndarray, peak: Sequence[np.intp]) -> np.ndarray:
     return shift
 
 
-def _rivals(
+def other_tops(
     scores: np.ndarray, alike: np.ndarray, peak: Sequence[np.intp], places: np.ndarray
 ) -> list[tuple[np.ndarray, float]]:
-    """Other peaks whose score is nearly that of the best."""
+    """Other peaks whose score is nearly that of the best, with their likeness; the best ones first.
+
+    Args:
+        scores, alike: ``[x, y, z]``.
+        peak: index of the best score.
+        places: mm ``[x, y, z, 3]``.
+    """
     best = float(scores[tuple(peak)])
     tops = np.argwhere((scores == maximum_filter(scores, 3)) & (scores >= NEARLY * best) & (scores > 0))
     others = sorted(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from nibabel.affines import apply_affine
 
 from fewshot import __version__
 from fewshot.errors import FewshotError
 from fewshot.features import Backbone, FeatureBank
-from fewshot.landmarks.by_registration import UNLIKE, by_registration, remember
+from fewshot.landmarks.by_registration import UNLIKE, UNPLACED, by_registration, remember
 from fewshot.landmarks.candidates import Component, components_of
 from fewshot.landmarks.model import LandmarkModel
 from fewshot.landmarks.result import Candidate, FoundLandmark, LandmarkPrediction
@@ -87,17 +89,19 @@ def find_landmarks(
     with timed(timings, "slices"):
         stack = SliceStack(volume, model.regions.spec, patch=backbone.patch)
     notes = [*volume.notes, *stack.notes]
+    seen = _Appearance(stack, model, backbone, bank, timings, progress)
     landmarks = None
-    if model.remembered and not stack.air.all():
-        landmarks = by_registration(stack, model, timings, progress)
-        if landmarks is None:
-            notes.append(
-                "The templates could not be registered with this image: landmarks are by appearance alone."
-            )
     if stack.air.all():
         notes.append("The image is constant or all air: there was nothing to look for.")
+    elif model.remembered:
+        landmarks = by_registration(stack, model, timings, progress, seen.probabilities)
+        if landmarks is None:
+            notes.append(
+                "The templates could not be registered with this image, so no landmark counts as found."
+            )
+            landmarks = [replace(of, found=False, reason=UNPLACED) for of in seen.components()]
     if landmarks is None:
-        landmarks = _by_appearance(stack, model, backbone, bank, timings, progress)
+        landmarks = seen.components()
     return LandmarkPrediction(
         landmarks=dict(zip(model.names, landmarks, strict=True)),
         affine=volume.affine,
@@ -116,26 +120,41 @@ def find_landmarks(
     )
 
 
-def _by_appearance(
-    stack: SliceStack,
-    model: LandmarkModel,
-    backbone: Backbone,
-    bank: FeatureBank,
-    timings: dict[str, float],
-    progress: Progress,
-) -> list[FoundLandmark]:
-    """The paper's way: the adapter finds regions, and their best component is the landmark."""
-    with timed(timings, "features"):
-        entry = bank.features(stack, backbone, progress=progress)
-    with timed(timings, "adapter"):
-        classes, certainty, _ = classify_slices(stack, entry, model.regions, progress=progress)
-    with timed(timings, "components"):
-        components = components_of(
-            stack.restore(classes), stack.restore(certainty), len(model.names), most=CANDIDATES
-        )
-    return [
-        _told(name, of_label, stack.volume) for name, of_label in zip(model.names, components, strict=True)
-    ]
+@dataclass(frozen=True, eq=False)
+class _Appearance:
+    """What the adapter says of a volume's pixels."""
+
+    stack: SliceStack
+    model: LandmarkModel
+    backbone: Backbone
+    bank: FeatureBank
+    timings: dict[str, float]
+    progress: Progress
+
+    def probabilities(self) -> np.ndarray:
+        """Of every landmark at every voxel, float16 ``[X, Y, Z, N]``."""
+        *_, maps = self._classify(probabilities=True)
+        assert maps is not None
+        return np.stack([self.stack.restore(maps[..., k]) for k in range(1, maps.shape[-1])], axis=-1)
+
+    def components(self) -> list[FoundLandmark]:
+        """The paper's way: the adapter finds regions, and their best component is the landmark."""
+        classes, certainty, _ = self._classify(probabilities=False)
+        names = self.model.names
+        with timed(self.timings, "components"):
+            restored = self.stack.restore(classes), self.stack.restore(certainty)
+            components = components_of(*restored, len(names), most=CANDIDATES)
+        return [
+            _told(name, of_label, self.stack.volume) for name, of_label in zip(names, components, strict=True)
+        ]
+
+    def _classify(self, *, probabilities: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        with timed(self.timings, "features"):
+            entry = self.bank.features(self.stack, self.backbone, progress=self.progress)
+        with timed(self.timings, "adapter"):
+            return classify_slices(
+                self.stack, entry, self.model.regions, probabilities=probabilities, progress=self.progress
+            )
 
 
 def _told(name: str, components: Sequence[Component], volume: Volume) -> FoundLandmark:

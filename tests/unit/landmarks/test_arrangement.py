@@ -77,19 +77,10 @@ def with_one_wrong(name: int, off: tuple[float, float, float]) -> np.ndarray:
 
 @pytest.mark.parametrize("name", [0, 3, 7])
 @pytest.mark.parametrize("off", OFF)
-def test_one_wrong_place_does_not_mislead_most_others(name, off):
+def test_one_wrong_place_misleads_no_other_and_is_expected_where_it_belongs(name, off):
     said = with_one_wrong(name, off)
-    assert np.median(said) < 0.5
-    assert said[name] < 0.5, "it is expected where it belongs"
-
-
-@pytest.mark.xfail(
-    reason="the first fit weighs all alike: near a wrong one it is bent towards it, and stays so"
-)
-@pytest.mark.parametrize("name", [0, 3, 7])
-@pytest.mark.parametrize("off", OFF)
-def test_one_wrong_place_misleads_no_other(name, off):
-    assert with_one_wrong(name, off).max() < 1.0
+    assert said.max() < 1.0
+    assert said[name] < 0.5
 
 
 def test_what_looks_like_nothing_counts_little():
