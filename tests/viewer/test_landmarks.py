@@ -79,8 +79,9 @@ def test_dots_are_submitted_as_landmarks(ohif: Ohif, pacs: Pacs, server: Server)
             ohif.add_segment()
         ohif.rename_segment(number, segment)
     ohif.brush(6)
-    for segment in reversed(NAMES):  # the portal vein last: its slice is on the picture
+    for segment in NAMES:
         dot(ohif, study, segment)
+    ohif.select_segment("right kidney landmark")  # which shows it
     ohif.shot("ohif-dots")
     ohif.show_panel()
     assert f"Submitted {', '.join(NAMES)}; 1 of 3 studies are labelled" in ohif.submit()
