@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 from fewshot.landmarks.arrangement import expected
 from fewshot.landmarks.matching import Place, other_tops
@@ -22,7 +22,7 @@ WEIGHT = 0.75
 """Exponent of the probabilities: neighbouring pixels share their errors, as in the default adapter."""
 LEAST = 1e-4
 PART = 0.3
-"""What scores less than this share of the best pixel has no part in the centre."""
+"""What scores less than this share of the best pixel belongs to no component."""
 
 
 def look(
@@ -58,7 +58,7 @@ def look(
 
 
 def _near(probability: np.ndarray, spacing: np.ndarray, wanted: np.ndarray, width: float) -> Place:
-    """The centre of what is probable ``[X, Y, 1]`` around a place, mm."""
+    """The weighted centre of the best component of what is probable ``[X, Y, 1]`` around a place, mm."""
     reach = np.ceil(REACH * width / spacing) * (np.array(probability.shape) > 1)
     middle = np.clip(np.round(wanted / spacing), 0, np.array(probability.shape) - 1)
     low = np.maximum(middle - reach, 0).astype(int)
@@ -69,9 +69,10 @@ def _near(probability: np.ndarray, spacing: np.ndarray, wanted: np.ndarray, widt
     part = probability[box].astype(np.float32)
     away = ((places - wanted)[..., :2] ** 2).sum(-1)
     scores = np.maximum(part, LEAST) ** WEIGHT * np.exp(-0.5 * away / width**2)
-    weights = np.where(scores >= PART * scores.max(), scores, 0)
-    weights /= weights.sum()
-    place = (places * weights[..., None]).sum((0, 1, 2))
+    components, _ = label(scores >= PART * scores.max(), np.ones((3, 3, 3)))
+    best = np.bincount(components.ravel(), scores.ravel())[1:].argmax() + 1
+    weights = np.where(components == best, scores, 0)
+    place = (places * weights[..., None]).sum((0, 1, 2)) / weights.sum()
     smooth = gaussian_filter(scores, [*(width / 6 / spacing[:2]), 0])
     peak = np.unravel_index(smooth.argmax(), smooth.shape)
     return Place(place, float(part[weights > 0].max()), rivals=other_tops(smooth, part, peak, places))
