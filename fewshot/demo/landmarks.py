@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +15,7 @@ from fewshot.demo.folder import DemoFolder
 from fewshot.demo.landmark_results import LandmarkRow, mean_error
 from fewshot.demo.templates import SUFFIX
 from fewshot.landmark_pictures import landmark_overlay
-from fewshot.landmarks import Candidate, FoundLandmark, LandmarkPrediction
+from fewshot.landmarks import LandmarkPrediction
 from fewshot.landmarks.template import Point
 from fewshot.volumes import Volume
 
@@ -80,21 +81,10 @@ class Landmarks:
 
 def as_found(said: Mapping[str, Any], volume: Volume) -> LandmarkPrediction:
     """What the server says about an image's landmarks, under the names that they have in the data set."""
-    landmarks = {}
-    for segment, of in said.get("landmarks", {}).items():
-        name = segment.removesuffix(SUFFIX)
-        places: tuple[Candidate, ...] = ()
-        if of["found"]:
-            x, y, z = of["ras"]
-            places = (Candidate((x, y, z), of["confidence"]),)
-        landmarks[name] = FoundLandmark(
-            name,
-            found=of["found"],
-            confidence=of["confidence"],
-            candidates=places,
-            reason=of.get("reason", ""),
-        )
-    return LandmarkPrediction(landmarks, volume.affine, volume.shape, calibrated=volume.calibrated)
+    found = LandmarkPrediction.of_json(said, volume.affine, volume.shape)
+    names = {segment: segment.removesuffix(SUFFIX) for segment in found.landmarks}
+    landmarks = {names[segment]: replace(of, name=names[segment]) for segment, of in found.landmarks.items()}
+    return replace(found, landmarks=landmarks)
 
 
 def measure(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from nibabel.affines import apply_affine
 
+from fewshot.errors import FewshotError
 from fewshot.landmarks.template import Point
 
 DIGITS = 4
@@ -100,6 +101,29 @@ class LandmarkPrediction:
             "notes": self.notes,
         }
 
+    @classmethod
+    def of_json(cls, said: Mapping[str, Any], affine: np.ndarray, shape: Sequence[int]) -> Self:
+        """What `to_json` has told of an image with this grid.
+
+        Raises:
+            FewshotError: if it is something else.
+        """
+        try:
+            depth, height, width = shape
+            return cls(
+                landmarks={name: _landmark(name, of) for name, of in said["landmarks"].items()},
+                affine=affine,
+                shape=(depth, height, width),
+                calibrated=said["units"] == "mm",
+                timings=said["timings"],
+                provenance=said["provenance"],
+                notes=list(said["notes"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FewshotError(
+                f"These landmarks cannot be read ({type(error).__name__}: {error}); find them again."
+            ) from error
+
     def voxel(self, point: Point) -> tuple[float, float, float]:
         """RAS+ mm as voxel coordinates; a voxel's centre has whole numbers."""
         x, y, z = apply_affine(np.linalg.inv(self.affine), np.asarray(point))
@@ -112,3 +136,18 @@ class LandmarkPrediction:
             "lps": [round(value, DIGITS) + 0.0 for value in (-x, -y, z)],
             "voxel": [round(value, DIGITS) for value in self.voxel(point)],
         }
+
+
+def _landmark(name: str, said: Mapping[str, Any]) -> FoundLandmark:
+    return FoundLandmark(
+        name,
+        found=bool(said["found"]),
+        confidence=float(said["confidence"]),
+        candidates=tuple(_candidate(place) for place in said["candidates"]),
+        reason=said.get("reason", ""),
+    )
+
+
+def _candidate(said: Mapping[str, Any]) -> Candidate:
+    x, y, z = (float(value) for value in said["ras"])
+    return Candidate((x, y, z), float(said["confidence"]))

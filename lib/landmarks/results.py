@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ class Results:
             fresh = tuple(content["image"]) == stamp(self._project.path(image_id))
             if not fresh or content["result"]["version"] != version:
                 return None
-            return restored(content["result"], np.array(content["affine"]), content["shape"])
+            return _read(content["result"], np.array(content["affine"]), content["shape"])
         except (FileNotFoundError, FewshotError, KeyError, TypeError):
             return None  # it can be found again
 
@@ -94,7 +94,7 @@ class Results:
             if not isinstance(result, Mapping) or KEY not in result:
                 return None
             volume = project.images.read(image)
-            return restored(result, volume.affine, volume.shape)
+            return _read(result, volume.affine, volume.shape)
         is_landmark = project.landmarks.rule()
         names = project.label_names(dict(info), image_id)
         today = {value: project.landmarks.today(name) for value, name in names.items() if name}
@@ -141,43 +141,10 @@ def marked(template: LandmarkTemplate) -> LandmarkPrediction:
     )
 
 
-def restored(result: Mapping[str, Any], affine: np.ndarray, shape: tuple[int, ...]) -> LandmarkPrediction:
-    """What `LandmarkPrediction.to_json` has told.
+def _read(result: Mapping[str, Any], affine: np.ndarray, shape: Sequence[int]) -> LandmarkPrediction:
+    from fewshot.landmarks import LandmarkPrediction  # loads the engine
 
-    Raises:
-        FewshotError: if it is something else.
-    """
-    from fewshot.landmarks import Candidate, FoundLandmark, LandmarkPrediction
-
-    def place(said: Mapping[str, Any]) -> Candidate:
-        x, y, z = (float(value) for value in said["ras"])
-        return Candidate((x, y, z), float(said["confidence"]))
-
-    try:
-        landmarks = {
-            name: FoundLandmark(
-                name,
-                found=bool(said["found"]),
-                confidence=float(said["confidence"]),
-                candidates=tuple(place(candidate) for candidate in said["candidates"]),
-                reason=said.get("reason", ""),
-            )
-            for name, said in result[KEY].items()
-        }
-        depth, height, width = shape
-        return LandmarkPrediction(
-            landmarks=landmarks,
-            affine=affine,
-            shape=(depth, height, width),
-            calibrated=result["units"] == "mm",
-            timings=result["timings"],
-            provenance=result["provenance"],
-            notes=list(result["notes"]),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FewshotError(
-            f"These landmarks cannot be read ({type(error).__name__}: {error}); find them again."
-        ) from error
+    return LandmarkPrediction.of_json(result, affine, shape)
 
 
 def drop_beside(label: Path, image_id: str) -> None:

@@ -27,6 +27,7 @@ from fewshot.demo.results import Row
 from fewshot.demo.templates import SUFFIX, with_dots
 from fewshot.errors import FewshotError
 from fewshot.evaluation.metrics import label_scores
+from fewshot.landmarks import Candidate, FoundLandmark, LandmarkPrediction
 from fewshot.landmarks.template import to_voxels
 from fewshot.phantoms import LANDMARKS, make_phantom, write_studies
 from fewshot.volumes import Volume
@@ -83,13 +84,15 @@ class FakeClient:
     def infer(self, model: str, image: str, result: Path) -> dict[str, Any]:
         self.asked.append((model, image))
         points = make_phantom(int(image.removeprefix("uid.")), shape=SMALL).landmarks
+        places = {name + SUFFIX: self.off + point for name, point in points.items()}
+        places["other landmark"] = np.zeros(3)
         said = {
-            name + SUFFIX: {"found": True, "confidence": 0.75, "ras": (self.off + point).tolist()}
-            for name, point in points.items()
+            name: FoundLandmark(name, True, 0.75, (Candidate(tuple(place.tolist()), 0.75),))
+            for name, place in places.items()
         }
-        said[LANDMARKS[-1] + SUFFIX] = {"found": False, "confidence": 0.2, "reason": "unlike"}
-        said["other landmark"] = {"found": True, "confidence": 0.9, "ras": [0.0, 0.0, 0.0]}
-        return {"landmarks": said}
+        missed = LANDMARKS[-1] + SUFFIX
+        said[missed] = FoundLandmark(missed, False, 0.2, reason="unlike")
+        return LandmarkPrediction(said, np.eye(4), SMALL).to_json()
 
     def landmarks(self, image: str, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +139,9 @@ def volume_of(shape: tuple[int, int, int] = (4, 4, 4)) -> Volume:
 
 
 def test_what_the_server_says_is_kept_under_our_names():
-    said = {"landmarks": {"a landmark": {"found": True, "confidence": 0.5, "ras": [1.0, 2.0, 3.0]}}}
+    place = Candidate((1.0, 2.0, 3.0), 0.5)
+    told = FoundLandmark("a landmark", found=True, confidence=0.5, candidates=(place,))
+    said = LandmarkPrediction({"a landmark": told}, np.eye(4), (4, 4, 4)).to_json()
     found = as_found(said, volume_of())
     assert found.points == {"a": (1.0, 2.0, 3.0)}
     assert found.landmarks["a"].confidence == 0.5
@@ -144,7 +149,8 @@ def test_what_the_server_says_is_kept_under_our_names():
 
 
 def test_what_the_server_does_not_know_was_not_found():
-    rows = measure("v", as_found({}, volume_of()), {"a": (1.0, 1.0, 1.0)}, 2.0)
+    nothing = LandmarkPrediction({}, np.eye(4), (4, 4, 4))
+    rows = measure("v", nothing, {"a": (1.0, 1.0, 1.0)}, 2.0)
     assert rows == [LandmarkRow("v", "a", found=False, confidence=0.0, error_mm=None, seconds=2.0)]
 
 

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from fastapi import HTTPException
 
-from fewshot.errors import FewshotError
 from fewshot.landmarks import Candidate, FoundLandmark
 from fewshot.landmarks.files import read_points
 from fewshot.landmarks.result import LandmarkPrediction
 from fewshot.volumes import read_labels, read_volume
 from lib.infers import LandmarkFinder, Segmentation
 from lib.landmarks import computing
-from lib.landmarks.results import restored
 from lib.models import PublishedLandmarks, PublishedModels
 from tests.unit.lib.landmarks import BOTH, CENTRES, LABELS, VOLUME, dots, millimetres
 
@@ -263,8 +261,3 @@ class TestLastResults:
         assert all(of.found and of.confidence == 1 for of in told.landmarks.values())
         assert told.provenance == {"method": "marked by hand"}
         assert project.results.submitted("b") is None
-
-    @pytest.mark.parametrize("result", [{}, {"landmarks": 3}, {"landmarks": {"x": {"found": True}}}])
-    def test_no_result_of_ours(self, result):
-        with pytest.raises(FewshotError, match="cannot be read"):
-            restored(result, VOLUME.affine, VOLUME.shape)
