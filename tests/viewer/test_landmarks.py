@@ -42,13 +42,14 @@ def distance(study: Study, segment: str, place: Any) -> float:
 
 
 def dot(ohif: Ohif, study: Study, segment: str) -> None:
-    """One touch of the brush at the true place."""
+    """A short stroke of the brush across the true place: a click would be waited for, as it may become two."""
     inverse = np.linalg.inv(study.volume.affine)
     x, y, z = (int(i) for i in np.rint(apply_affine(inverse, study.landmarks[NAMES[segment]])))
     ohif.select_segment(segment)
     ohif.scroll_to(z, study.volume.shape[2])
     at = ohif.canvas_of((x, y, z))
-    ohif.stroke([at, (at[0] + 1, at[1])])
+    ohif.stroke([(at[0] - 4, at[1]), at, (at[0] + 4, at[1])])
+    assert (ohif.voxels(study.volume.shape) == ohif.segments()[segment]).any()
 
 
 def landmarks(server: Server, study: Study, **params: str) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def test_dots_are_submitted_as_landmarks(ohif: Ohif, pacs: Pacs, server: Server)
         if number > 1:
             ohif.add_segment()
         ohif.rename_segment(number, segment)
-    ohif.brush(6)
+    ohif.brush(4)
     for segment in NAMES:
         dot(ohif, study, segment)
     ohif.select_segment("right kidney landmark")  # which shows it
