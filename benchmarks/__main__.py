@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-GROUPS = ("adapters", "volumes", "refinement", "server")
+GROUPS = ("adapters", "volumes", "landmarks", "refinement", "server")
 
 
 def main() -> None:
