@@ -3,86 +3,36 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from fewshot.adapters import ADAPTERS
 from fewshot.baselines import BASELINES, Baseline, create_baseline
 from fewshot.errors import FewshotError
-from fewshot.features import Backbone, FeatureBank
+from fewshot.evaluation.base import Circumstances, Fitted, Record
 from fewshot.model import Model, load_model
-from fewshot.pipeline import PROBABILITY_BYTES, fit, predict, probability_bytes, resolve, warm
+from fewshot.pipeline import PROBABILITY_BYTES, fit, predict, probability_bytes
 from fewshot.prediction import Prediction
 from fewshot.progress import Progress, silent
 from fewshot.settings import checked_options
 from fewshot.support import Template
 from fewshot.volumes import SliceSpec, Volume
 
-Record = dict[str, Any]
-"""What results.json says about a fitted method: "scores", "digest", "spec", "provenance", "note", "identity"."""
 
-
-@dataclass(frozen=True)
-class Circumstances:
-    """What all methods of an evaluation share."""
-
-    backbone: Backbone
-    bank: FeatureBank
-    spec: SliceSpec
-    components: str
-    device: str = "auto"
-
-    def resolve(self, volumes: Sequence[Volume]) -> SliceSpec:
-        """How these templates say that volumes are to be cut."""
-        return resolve(self.spec, volumes, self.backbone)
-
-    def warm(self, volume: Volume, spec: SliceSpec, progress: Progress) -> bool:
-        """Have the features of a volume in the bank; whether they had to be computed."""
-        return warm(volume, spec, backbone=self.backbone, bank=self.bank, progress=progress).fresh
-
-
-class Method(ABC):
-    """Something that is fitted on templates and finds their labels in other volumes.
-
-    Args:
-        name: a key of `ADAPTERS` or `BASELINES`.
-        options: its settings that differ from the defaults.
-        shared: the evaluation's circumstances.
-    """
-
-    uses_features: ClassVar[bool]
-
-    def __init__(self, name: str, options: Mapping[str, Any], shared: Circumstances) -> None:
-        self.name = name
-        self.options = dict(options)
-        self.shared = shared
+class Method(Fitted[Template]):
+    """Something that is fitted on templates and finds their labels in other volumes."""
 
     def identity(self) -> Record | None:
         """What its rows depend on besides templates, options, seed and settings; None if that cannot be told."""
         return {}
 
     @abstractmethod
-    def restore(self, path: Path, record: Record) -> bool:
-        """Whether it could be read back as it was when the record was made."""
-
-    @abstractmethod
-    def fit(
-        self, support: Sequence[Template], *, seed: int, path: Path, progress: Progress = silent
-    ) -> Record:
-        """Learn from the templates; `path` is where a model file may be kept."""
-
-    @abstractmethod
     def predict(self, volume: Volume, *, progress: Progress = silent) -> Prediction:
         """Find the labels in a volume."""
-
-    def slicing(self) -> SliceSpec | None:
-        """Of which slices it wants features; None if it wants none."""
-        return None
 
 
 class AdapterMethod(Method):
@@ -98,11 +48,11 @@ class AdapterMethod(Method):
         return False
 
     def fit(
-        self, support: Sequence[Template], *, seed: int, path: Path, progress: Progress = silent
+        self, templates: Sequence[Template], *, seed: int, path: Path, progress: Progress = silent
     ) -> Record:
         self.model = fit(
-            support,
-            labels=dict(support[0].names),
+            templates,
+            labels=dict(templates[0].names),
             adapter=self.name,
             options=self.options,
             backbone=self.shared.backbone,
@@ -153,7 +103,7 @@ class BaselineMethod(Method):
 
     def fit(
         self,
-        support: Sequence[Template],
+        templates: Sequence[Template],
         *,
         seed: int,
         path: Path,  # noqa: ARG002
@@ -161,7 +111,7 @@ class BaselineMethod(Method):
     ) -> Record:
         self.baseline = self._create()
         identity = _plain(self.baseline.provenance())
-        scores = self.baseline.fit(support, dict(support[0].names), seed=seed, progress=progress)
+        scores = self.baseline.fit(templates, dict(templates[0].names), seed=seed, progress=progress)
         return {
             "scores": scores,
             "digest": None,

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from fewshot import __version__
 from fewshot.dataset import Dataset
 from fewshot.errors import FewshotError
-from fewshot.evaluation.methods import Circumstances, create_methods
+from fewshot.evaluation.base import Circumstances
+from fewshot.evaluation.methods import create_methods
 from fewshot.evaluation.refiners import check_refiners, create_refinements
 from fewshot.evaluation.report import write_report
 from fewshot.evaluation.rounds import Round, draw_rounds

@@ -11,7 +11,7 @@ import numpy as np
 
 from fewshot.dataset import Case, Dataset
 from fewshot.errors import FewshotError
-from fewshot.evaluation.methods import Circumstances
+from fewshot.evaluation.base import Circumstances
 from fewshot.evaluation.template_slices import keep_slices
 from fewshot.evaluation.templates import only_held, sample_templates, shuffled_cases
 from fewshot.support import Template

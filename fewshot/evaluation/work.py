@@ -10,19 +10,16 @@ from typing import Any
 import numpy as np
 
 from fewshot.dataset import Case, Dataset
-from fewshot.errors import FewshotError
-from fewshot.evaluation.methods import Circumstances, Method
+from fewshot.evaluation.base import FAILURES, Circumstances, FittingWork, since
+from fewshot.evaluation.methods import Method
 from fewshot.evaluation.metrics import confusion, label_scores
 from fewshot.evaluation.refiners import Refinement, method_name
 from fewshot.evaluation.rounds import Round, Support, digests, read_support, slice_axis
-from fewshot.evaluation.store import ResultStore, model_path, prediction_path
+from fewshot.evaluation.store import ResultStore, prediction_path
 from fewshot.evaluation.tally import Tally
 from fewshot.prediction import Prediction
 from fewshot.progress import Progress
 from fewshot.volumes import SliceSpec, Volume, write_labels
-
-FAILURES = (FewshotError, RuntimeError, ValueError, MemoryError)
-"""What may go wrong with one case or method (ITK and torch raise RuntimeError) while the others go on."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class _Study:
     notes: tuple[str, ...]
 
 
-class Work:
+class Work(FittingWork[Method]):
     """Does what the store lacks.
 
     Args:
@@ -62,14 +59,10 @@ class Work:
         progress: Progress,
     ) -> None:
         self.dataset = dataset
-        self.store = store
-        self.shared = shared
-        self.methods = list(methods)
         self.refiners = list(refiners)
         self.slices = slices
-        self._feature_seconds = _known_feature_seconds(store)
         featured = any(method.uses_features for method in methods)
-        self.tally = Tally(
+        tally = Tally(
             progress,
             {
                 "features": sum(len(of.templates) + len(of.queries) for of in rounds) if featured else 0,
@@ -77,6 +70,8 @@ class Work:
                 "predict": sum(len(of.queries) for of in rounds) * len(methods) * len(self.refiners),
             },
         )
+        super().__init__(store, shared, methods, tally)
+        self.feature_seconds = _known_feature_seconds(store)
 
     def do(self, of: Round) -> None:
         """Fit and predict what is missing of one seed."""
@@ -84,8 +79,8 @@ class Work:
         try:
             support = read_support(self.dataset, of, self.shared, self.slices)
         except FAILURES as error:
-            self._fail(f"seed-{of.seed}", error)
-            self._skip(len(of.templates) + len(of.queries))
+            self.fail(f"seed-{of.seed}", error)
+            self.skip(len(of.templates) + len(of.queries))
             self.tally.add("train", len(self.methods))
             self.tally.add("predict", units * len(of.queries))
             return
@@ -98,7 +93,9 @@ class Work:
         left = sum(len(names) for missing in todo.values() for names in missing.values())
         self.tally.add("predict", units * len(todo) - left)
         needed = {method for missing in todo.values() for method in missing}
-        fitted = self._fit_all(of, support, [method for method in self.methods if method in needed])
+        fitted = self.fit_all(
+            of.seed, support.templates, [method for method in self.methods if method in needed]
+        )
         for case, missing in todo.items():
             self._case(of, case, support, {method: missing[method] for method in missing if method in fitted})
             self.tally.add("predict", sum(len(missing[method]) for method in missing if method not in fitted))
@@ -126,7 +123,7 @@ class Work:
                     refiner.remember(support.templates)
                 ready.append(refiner)
             except FAILURES as error:
-                self._fail(f"seed-{of.seed} {refiner.name}", error)
+                self.fail(f"seed-{of.seed} {refiner.name}", error)
         return ready
 
     def _missing(
@@ -143,58 +140,12 @@ class Work:
         }
         return {method: of for method, of in missing.items() if of}
 
-    def _fit_all(self, of: Round, support: Support, methods: Sequence[Method]) -> set[Method]:
-        """Fit what is needed, or take it as an interrupted run left it; what fails is named and left out."""
-        fitted = set()
-        self.tally.add("train", len(self.methods) - len(methods))
-        for method in methods:
-            path = model_path(self.store.folder, method.name, of.seed)
-            known = self.store.model(of.seed, method.name)
-            if known and method.restore(path, known):
-                fitted.add(method)
-        warm = False
-        for method in methods:
-            try:
-                if method not in fitted:
-                    if method.uses_features and not warm:
-                        warm = True
-                        self._warm_templates(support)
-                    start = time.perf_counter()
-                    path = model_path(self.store.folder, method.name, of.seed)
-                    record = method.fit(
-                        support.templates, seed=of.seed, path=path, progress=self.tally.within("train")
-                    )
-                    self.store.add_model(
-                        {"seed": of.seed, "adapter": method.name, "seconds": _since(start), **record}
-                    )
-                    fitted.add(method)
-            except FAILURES as error:
-                self._fail(f"seed-{of.seed} {method.name}", error)
-            self.tally.add("train")
-        if not warm:
-            self._skip(len(support.templates))
-        return fitted
-
-    def _warm_templates(self, support: Support) -> None:
-        """Compute the templates' features, so that the seconds of fitting are of fitting alone."""
-        volumes = [template.volume for template in support.templates]
-        spec = self.shared.resolve(volumes)
-        left = len(volumes)
-        try:
-            for volume in volumes:
-                self._features(volume, spec)
-                self.tally.add("features")
-                left -= 1
-        except FAILURES:
-            self._skip(left)
-            raise
-
     def _case(self, of: Round, case: Case, support: Support, missing: dict[Method, list[Refinement]]) -> None:
         """Predict and score one case: read once, features computed once, then every method on them."""
         try:
             study = self._read(case) if missing else None
         except FAILURES as error:
-            self._fail(case.name, error)
+            self.fail(case.name, error)
             study = None
         if study:
             self.store.note(case.name, study.notes)
@@ -206,26 +157,26 @@ class Work:
                         left -= unit
                         self.tally.add("predict")
                 except FAILURES as error:
-                    self._fail(case.name, error, method.name)
+                    self.fail(case.name, error, method.name)
             self.tally.add("predict", left)
-        self._skip(1)
+        self.skip(1)
 
     def _read(self, case: Case) -> _Study:
         start = time.perf_counter()
         volume = self.dataset.volume(case)
         truth, notes = self.dataset.read_labels(case, volume)
-        return _Study(case, volume, truth, _since(start), (*volume.notes, *notes))
+        return _Study(case, volume, truth, since(start), (*volume.notes, *notes))
 
     def _predictions(
         self, of: Round, study: _Study, support: Support, method: Method, refiners: Sequence[Refinement]
     ) -> Iterable[int]:
         """Predict once, then refine and note with every refiner; yields 1 after each."""
         spec = method.slicing()
-        features = self._features(study.volume, spec) if spec else None
+        features = self.features(study.volume, spec) if spec else None
         start = time.perf_counter()
         share = 1.0 if refiners[0].refiner is None else 0.5  # the first unit is for predicting and refining
         found = method.predict(study.volume, progress=self.tally.within("predict", share=share))
-        seconds = _since(start)
+        seconds = since(start)
         timing = {
             "read": study.seconds,
             "slices": found.timings.get("slices") if spec else None,
@@ -242,7 +193,7 @@ class Work:
                 refined, record = refiner.apply(
                     study.volume, found, spec=support.spec, seed=of.seed, progress=progress
                 )
-                extra = _since(start)
+                extra = since(start)
                 total = None if spec and features is None else round(sum(stages) + extra, 3)
                 self._note(
                     (of.seed, study.case.name, method.name, refiner.name),
@@ -253,7 +204,7 @@ class Work:
                     round(seconds + extra, 3),
                 )
             except FAILURES as error:
-                self._fail(study.case.name, error, method_name(method.name, refiner.name))
+                self.fail(study.case.name, error, method_name(method.name, refiner.name))
             yield 1
 
     def _note(
@@ -288,27 +239,6 @@ class Work:
             digests={case: digests(volume, study.truth)},
         )
 
-    def _features(self, volume: Volume, spec: SliceSpec) -> float | None:
-        """Have a volume's features in the bank; seconds that this took, None if that was before our time."""
-        start = time.perf_counter()
-        if self.shared.warm(volume, spec, self.tally.within("features")):
-            self._feature_seconds[volume.name, spec] = _since(start)
-        return self._feature_seconds.get((volume.name, spec))
-
-    def _skip(self, volumes: int) -> None:
-        """So many volumes need no features any more."""
-        if any(method.uses_features for method in self.methods):
-            self.tally.add("features", volumes)
-
-    def _fail(self, what: str, error: Exception, method: str = "") -> None:
-        """Note why something has no rows; to be stopped is no failure."""
-        if self.tally.stopped:
-            raise error
-        reason = str(error) if isinstance(error, FewshotError) else f"{type(error).__name__}: {error}"
-        said = f"{method}: {reason}" if method else reason
-        before = self.store.failed.get(what)
-        self.store.failed[what] = f"{before} {said}" if before and said not in before else before or said
-
 
 def _known_feature_seconds(store: ResultStore) -> dict[tuple[str, SliceSpec], float]:
     """What a run that was interrupted has measured."""
@@ -318,7 +248,3 @@ def _known_feature_seconds(store: ResultStore) -> dict[tuple[str, SliceSpec], fl
         if model and model["spec"] and timing["features"] is not None:
             known[timing["case"], SliceSpec.from_dict(model["spec"])] = timing["features"]
     return known
-
-
-def _since(start: float) -> float:
-    return round(time.perf_counter() - start, 3)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from fewshot.adapters import ADAPTERS
 from fewshot.errors import FewshotError
-from fewshot.evaluation.methods import Circumstances, Record
+from fewshot.evaluation.base import Circumstances, Fitted, Record
 from fewshot.landmarks import (
     LandmarkModel,
     LandmarkPrediction,
@@ -26,39 +26,12 @@ from fewshot.volumes import SliceSpec, Volume
 BASELINES = (NAME,)
 
 
-class LandmarkMethod(ABC):
-    """Something that is fitted on templates and finds their landmarks in other volumes.
-
-    Args:
-        name: an adapter, or one of `BASELINES`.
-        options: its settings that differ from the defaults.
-        shared: the evaluation's circumstances.
-    """
-
-    uses_features: ClassVar[bool]
-
-    def __init__(self, name: str, options: Mapping[str, Any], shared: Circumstances) -> None:
-        self.name = name
-        self.options = dict(options)
-        self.shared = shared
-
-    @abstractmethod
-    def restore(self, path: Path, record: Record) -> bool:
-        """Whether it could be read back as it was when the record was made."""
-
-    @abstractmethod
-    def fit(
-        self, templates: Sequence[LandmarkTemplate], *, seed: int, path: Path, progress: Progress = silent
-    ) -> Record:
-        """Learn from the templates; `path` is where a model file may be kept. Tells what `add_model` notes."""
+class LandmarkMethod(Fitted[LandmarkTemplate]):
+    """Something that is fitted on templates and finds their landmarks in other volumes."""
 
     @abstractmethod
     def find(self, volume: Volume, *, progress: Progress = silent) -> LandmarkPrediction:
         """Find the landmarks in a volume."""
-
-    def slicing(self) -> SliceSpec | None:
-        """Of which slices it wants features; None if it wants none."""
-        return None
 
 
 class ModelMethod(LandmarkMethod):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from fewshot import __version__
 from fewshot.dataset import Dataset
 from fewshot.errors import FewshotError
+from fewshot.evaluation.base import Circumstances
 from fewshot.evaluation.landmarks import views
 from fewshot.evaluation.landmarks.methods import create_methods
 from fewshot.evaluation.landmarks.report import write_report
 from fewshot.evaluation.landmarks.rounds import sample_templates
 from fewshot.evaluation.landmarks.store import LandmarkStore
 from fewshot.evaluation.landmarks.work import Work
-from fewshot.evaluation.methods import Circumstances
 from fewshot.evaluation.protocol import only_writer
 from fewshot.evaluation.rounds import Round, draw_rounds
 from fewshot.evaluation.store import file_stamp

@@ -10,19 +10,16 @@ from typing import Any
 
 from fewshot.dataset import Case, Dataset
 from fewshot.errors import FewshotError
+from fewshot.evaluation.base import FAILURES, Circumstances, FittingWork, since
 from fewshot.evaluation.landmarks.methods import LandmarkMethod
 from fewshot.evaluation.landmarks.metrics import landmark_scores
 from fewshot.evaluation.landmarks.rounds import Support, digests, read_support
 from fewshot.evaluation.landmarks.store import LandmarkStore
 from fewshot.evaluation.landmarks.views import WHOLE, View, views_of
-from fewshot.evaluation.methods import Circumstances
 from fewshot.evaluation.rounds import Round
-from fewshot.evaluation.store import model_path
 from fewshot.evaluation.tally import Tally
-from fewshot.evaluation.work import FAILURES
 from fewshot.landmarks.markups import write_markups
 from fewshot.progress import Progress
-from fewshot.volumes import SliceSpec, Volume
 
 Missing = Mapping[str, Sequence[LandmarkMethod]]
 """View -> the methods whose rows it lacks."""
@@ -38,7 +35,7 @@ class _Study:
     seconds: float
 
 
-class Work:
+class Work(FittingWork[LandmarkMethod]):
     """Does what the store lacks.
 
     Args:
@@ -62,22 +59,19 @@ class Work:
         progress: Progress,
     ) -> None:
         self.dataset = dataset
-        self.store = store
-        self.shared = shared
-        self.methods = list(methods)
         self.views = list(views)
-        self.featured = any(method.uses_features for method in methods)
-        self._seconds: dict[tuple[str, SliceSpec], float] = {}
-        self.tally = Tally(
+        featured = any(method.uses_features for method in methods)
+        tally = Tally(
             progress,
             {
                 "features": sum(len(of.templates) + len(of.queries) * len(views) for of in rounds)
-                if self.featured
+                if featured
                 else 0,
                 "train": len(rounds) * len(methods),
                 "predict": sum(len(of.queries) for of in rounds) * len(methods) * len(views),
             },
         )
+        super().__init__(store, shared, methods, tally)
 
     def do(self, of: Round) -> None:
         """Fit and find what is missing of one seed."""
@@ -85,8 +79,8 @@ class Work:
         try:
             support = read_support(self.dataset, of)
         except FAILURES as error:
-            self._fail(f"seed-{of.seed}", error)
-            self._skip(len(of.templates) + len(of.queries) * len(self.views))
+            self.fail(f"seed-{of.seed}", error)
+            self.skip(len(of.templates) + len(of.queries) * len(self.views))
             self.tally.add("train", len(self.methods))
             self.tally.add("predict", units * len(of.queries))
             return
@@ -97,7 +91,9 @@ class Work:
         left = sum(len(methods) for missing in todo.values() for methods in missing.values())
         self.tally.add("predict", units * len(todo) - left)
         needed = {method for missing in todo.values() for methods in missing.values() for method in methods}
-        fitted = self._fit_all(of, support, [method for method in self.methods if method in needed])
+        fitted = self.fit_all(
+            of.seed, support.templates, [method for method in self.methods if method in needed]
+        )
         for case, missing in todo.items():
             ready = {
                 view: [method for method in methods if method in fitted] for view, methods in missing.items()
@@ -116,55 +112,13 @@ class Work:
         }
         return {view: methods for view, methods in missing.items() if methods}
 
-    def _fit_all(self, of: Round, support: Support, methods: Sequence[LandmarkMethod]) -> set[LandmarkMethod]:
-        """The methods that could be restored or fitted."""
-        fitted: set[LandmarkMethod] = set()
-        warm = False
-        self.tally.add("train", len(self.methods) - len(methods))
-        for method in methods:
-            try:
-                path = model_path(self.store.folder, method.name, of.seed)
-                record = self.store.model(of.seed, method.name)
-                if record is None or not method.restore(path, record):
-                    if method.uses_features and not warm:
-                        warm = True
-                        self._warm_templates(support)
-                    start = time.perf_counter()
-                    record = method.fit(
-                        support.templates, seed=of.seed, path=path, progress=self.tally.within("train")
-                    )
-                    self.store.add_model(
-                        {"seed": of.seed, "adapter": method.name, "seconds": _since(start), **record}
-                    )
-                fitted.add(method)
-            except FAILURES as error:
-                self._fail(f"seed-{of.seed} {method.name}", error)
-            self.tally.add("train")
-        if not warm:
-            self._skip(len(support.templates))
-        return fitted
-
-    def _warm_templates(self, support: Support) -> None:
-        """Compute the templates' features, so that the seconds of fitting are of fitting alone."""
-        volumes = [template.volume for template in support.templates]
-        spec = self.shared.resolve(volumes)
-        left = len(volumes)
-        try:
-            for volume in volumes:
-                self._features(volume, spec)
-                self.tally.add("features")
-                left -= 1
-        except FAILURES:
-            self._skip(left)
-            raise
-
     def _case(self, of: Round, case: Case, support: Support, missing: Missing) -> None:
         """Read a case once, and search each view with every method that lacks it."""
         study = None
         try:
             study = self._read(case) if missing else None
         except FAILURES as error:
-            self._fail(case.name, error)
+            self.fail(case.name, error)
         for view, methods in missing.items():
             seen = study.views.get(view) if study else None
             for method in methods:
@@ -172,15 +126,15 @@ class Work:
                     if study and seen:
                         self._find(of, study, seen, support, method)
                 except FAILURES as error:
-                    self._fail(case.name, error, method.name)
+                    self.fail(case.name, error, method.name)
                 self.tally.add("predict")
-        self._skip(len(self.views))
+        self.skip(len(self.views))
 
     def _read(self, case: Case) -> _Study:
         start = time.perf_counter()
         volume = self.dataset.volume(case)
         marks, absent = self.dataset.read_marks(case, volume)
-        seconds = _since(start)
+        seconds = since(start)
         self.store.note(case.name, volume.notes)
         if not (views := views_of(volume, marks, absent)):
             raise FewshotError(
@@ -191,10 +145,10 @@ class Work:
     def _find(self, of: Round, study: _Study, view: View, support: Support, method: LandmarkMethod) -> None:
         """Search, score and keep one view of a case with one method."""
         spec = method.slicing()
-        features = self._features(view.volume, spec) if spec else None
+        features = self.features(view.volume, spec) if spec else None
         start = time.perf_counter()
         found = method.find(view.volume, progress=self.tally.within("predict"))
-        seconds = _since(start)
+        seconds = since(start)
         if view.name == WHOLE:
             path = landmarks_path(self.store.folder, method.name, study.case.name, of.seed)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,27 +165,6 @@ class Work:
             digests={study.case.name: study.digests},
         )
 
-    def _features(self, volume: Volume, spec: SliceSpec) -> float | None:
-        """Have a volume's features in the bank; seconds that this took, None if that was before our time."""
-        start = time.perf_counter()
-        if self.shared.warm(volume, spec, self.tally.within("features")):
-            self._seconds[volume.name, spec] = _since(start)
-        return self._seconds.get((volume.name, spec))
-
-    def _skip(self, volumes: int) -> None:
-        """So many volumes need no features any more."""
-        if self.featured:
-            self.tally.add("features", volumes)
-
-    def _fail(self, what: str, error: Exception, method: str = "") -> None:
-        """Note why something has no rows; to be stopped is no failure."""
-        if self.tally.stopped:
-            raise error
-        reason = str(error) if isinstance(error, FewshotError) else f"{type(error).__name__}: {error}"
-        said = f"{method}: {reason}" if method else reason
-        before = self.store.failed.get(what)
-        self.store.failed[what] = f"{before} {said}" if before and said not in before else before or said
-
 
 def landmarks_path(folder: Path, method: str, case: str, seed: int) -> Path:
     """Where an evaluation keeps the landmarks that were found in a case."""
@@ -244,7 +177,3 @@ def _plain(score: dict[str, Any]) -> dict[str, Any]:
         key: [round(float(of), 4) for of in value] if isinstance(value, tuple) else value
         for key, value in score.items()
     }
-
-
-def _since(start: float) -> float:
-    return round(time.perf_counter() - start, 3)
