@@ -79,14 +79,14 @@ def by_registration(
     if located is None:
         return None
     best = max(of.similarity for _, of in located.found)
-    spacing = np.array(volume.spacing)
     evidence = [
-        _evidence(model, template, of, spacing)
+        _evidence(model, template, of, volume)
         for template, of in located.found
         if of.similarity >= best - TRUSTED
     ]
     by_pixels = volume.shape[2] == 1 and max((of.angle for of in evidence), default=0) < TURNED
     seen = probabilities() if by_pixels else None  # keeps its own time
+    spacing = np.array(volume.spacing)
     with timed(timings, "match"):
         if seen is not None:
             places = look(seen, spacing, [of.places for of in evidence])
@@ -101,16 +101,16 @@ def by_registration(
     return judged
 
 
-def _evidence(model: LandmarkModel, template: AtlasTemplate, of: Registered, spacing: np.ndarray) -> Evidence:
+def _evidence(model: LandmarkModel, template: AtlasTemplate, of: Registered, volume: Volume) -> Evidence:
     """What a registered template says of the model's landmarks."""
     assert model.regions.atlas
     index = next(i for i, other in enumerate(model.regions.atlas.templates) if other is template)
     known = model.remembered[index]
     marked = np.flatnonzero(np.isfinite(known.points).all(1)).tolist()
-    geometry = np.array(template.classes.shape), np.array(template.spacing)
-    carried = dict(
-        zip(marked, carry(known.points[marked], of, template=geometry, query=spacing), strict=True)
-    )
+    there = np.array(template.classes.shape), np.array(template.spacing)
+    here = np.array(volume.shape), np.array(volume.spacing)
+    moved = carry(known.points[marked], of, template=there, query=here)
+    carried = dict(zip(marked, moved, strict=True))
     rows = {landmark: row for row, landmark in enumerate(marked)}
     landmarks = range(len(model.names))
     return Evidence(known.textures, [carried.get(k) for k in landmarks], [rows.get(k) for k in landmarks])

@@ -15,10 +15,10 @@ from fewshot.atlas import Registered
 
 NEIGHBOURS = 40
 """Grid points from which the map around a landmark is estimated: an affine map in 3D has 12 unknowns."""
-BEYOND = 1.5
-"""A landmark that comes to lie farther than so many grid cells outside of what was registered is not carried."""
+BEYOND = 0.5
+"""A landmark that comes to lie farther than so many grid cells outside of the query is not carried."""
 FAR = 4.0
-"""Nor one that is so many cells from the nearest grid point: where the map folds, points gape, but not so wide."""
+"""Nor one that is so many cells from the nearest grid point; the map is continued only so far beyond its region."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ def carry(
     of: Registered,
     *,
     template: tuple[np.ndarray, np.ndarray],
-    query: np.ndarray,
+    query: tuple[np.ndarray, np.ndarray],
 ) -> list[Carried | None]:
     """Landmarks of a template in a query.
 
@@ -47,18 +47,19 @@ def carry(
         points: mm along the template's voxel axes ``[N, 3]``.
         of: how the template lies in the query.
         template: its shape and spacing, ``[3]`` each.
-        query: the query's spacing ``[3]``.
+        query: likewise.
 
     Returns:
         For each landmark where it comes to lie; None where the query does not show that part of the template.
     """
+    shape, spacing = query
     sides = np.array(of.places.shape[:3])
     ratio = (of.high - of.low) / sides
     axes = [
         (np.arange(side) + 0.5) * step + first - 0.5
         for side, step, first in zip(sides, ratio, of.low, strict=True)
     ]
-    here = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) * query
+    here = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) * spacing
     there = (of.places.reshape(-1, 3) * template[0] - 0.5) * template[1]
     flat = sides < 2  # a picture: nothing is known, and nothing moves, along this axis
     cells = _cells(there.reshape(*sides, 3), ~flat)
@@ -73,7 +74,7 @@ def carry(
         _around(point, here[near], there[near], distance, flat) if distance[0] <= FAR else None
         for point, distance, near in zip(points, distances, indices, strict=True)
     ]
-    first, last = here[0] - BEYOND * ratio * query, here[-1] + BEYOND * ratio * query
+    first, last = (-0.5 - BEYOND * ratio) * spacing, (shape - 0.5 + BEYOND * ratio) * spacing
     return [
         each if each and ((first <= each.place) & (each.place <= last))[~flat].all() else None
         for each in carried

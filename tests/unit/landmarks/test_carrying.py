@@ -37,7 +37,7 @@ def centred(matrix: np.ndarray) -> np.ndarray:
 
 
 def carried(points: np.ndarray, of: Registered) -> list:
-    return carry(points, of, template=(SHAPE, SPACING), query=QUERY)
+    return carry(points, of, template=(SHAPE, SPACING), query=(SIDES, QUERY))
 
 
 MAPS = {
@@ -65,7 +65,9 @@ def test_points_and_directions_are_those_of_an_affine_map(name, coarser):
 def test_an_image_registered_with_itself_moves_nothing():
     places = (np.moveaxis(np.indices(SHAPE), 0, -1) + 0.5) / SHAPE
     of = Registered(places.astype(np.float32), np.zeros(3, int), SHAPE, 1.0)
-    for point, found in zip(POINTS, carry(POINTS, of, template=(SHAPE, SPACING), query=SPACING), strict=True):
+    for point, found in zip(
+        POINTS, carry(POINTS, of, template=(SHAPE, SPACING), query=(SHAPE, SPACING)), strict=True
+    ):
         np.testing.assert_allclose(found.place, point, atol=1e-3)
         np.testing.assert_allclose(found.matrix, np.eye(3), atol=1e-4)
 
@@ -75,6 +77,16 @@ def test_a_grid_over_a_part_of_the_query_gives_places_in_the_whole():
     of = registered(np.eye(3), shift, low=(9, 12, 6), high=(22, 28, 18))
     (found,) = carried(POINTS[:1], of)
     np.testing.assert_allclose(found.place, POINTS[0] - shift, atol=1e-3)
+
+
+def test_a_landmark_a_little_beyond_the_registered_part_is_carried_on():
+    """That part is where the landmarks were expected; the query goes on behind it."""
+    shift = centred(np.eye(3))
+    of = registered(np.eye(3), shift, low=(9, 12, 6), high=(22, 28, 18))
+    beyond, far = (np.array([steps, 20, 12]) * QUERY for steps in (24, 29))
+    found, lost = carried(np.array([beyond, far]) + shift, of)
+    np.testing.assert_allclose(found.place, beyond, atol=1e-3)
+    assert lost is None, "nobody knows how the map goes on"
 
 
 def test_what_the_query_does_not_show_is_not_carried():
@@ -97,7 +109,9 @@ def test_slices_may_be_much_farther_apart_than_pixels(matrix):
     of = Registered(((places + 0.5) / SHAPE).astype(np.float32), np.zeros(3, int), sides, 1.0)
     wanted = np.array([[20.2, 18.7, 36.0], [12.0, 25.5, 42.0], [28.1, 9.3, 23.0]])
     points = wanted @ matrix.T + shift
-    for place, found in zip(wanted, carry(points, of, template=(SHAPE, SPACING), query=spacing), strict=True):
+    for place, found in zip(
+        wanted, carry(points, of, template=(SHAPE, SPACING), query=(sides, spacing)), strict=True
+    ):
         np.testing.assert_allclose(found.place, place, atol=1e-3)
         np.testing.assert_allclose(found.matrix, matrix, atol=1e-3)
 
@@ -137,7 +151,7 @@ def test_pictures_move_in_their_plane():
     of = Registered(((places + 0.5) / sides).astype(np.float32), np.zeros(3, int), sides, 1.0)
     point = turn @ [11.3, 8.1, 0] + shift
     (found, far) = carry(
-        np.stack([point, np.add(point, [100, 0, 0])]), of, template=(sides, spacing), query=spacing
+        np.stack([point, np.add(point, [100, 0, 0])]), of, template=(sides, spacing), query=(sides, spacing)
     )
     np.testing.assert_allclose(found.place, [11.3, 8.1, 0], atol=1e-3)
     np.testing.assert_allclose(found.matrix, turn, atol=1e-4)
