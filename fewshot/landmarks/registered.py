@@ -9,12 +9,12 @@ from typing import Self
 
 import numpy as np
 from nibabel.affines import apply_affine
-from scipy.ndimage import map_coordinates
 
 from fewshot import __version__
 from fewshot.atlas import Atlas, Registered
 from fewshot.auto import build_atlas
 from fewshot.errors import FewshotError
+from fewshot.landmarks.carrying import carry
 from fewshot.landmarks.result import Candidate, FoundLandmark, LandmarkPrediction
 from fewshot.landmarks.rois import as_regions, default_radius, values_of
 from fewshot.landmarks.template import LandmarkTemplate, inside, landmark_names, to_voxels
@@ -22,12 +22,6 @@ from fewshot.pipeline import DEFAULT_SPEC
 from fewshot.volumes import SliceSpec, SliceStack, Volume, resolve_spec
 
 NAME = "registration"
-STEPS = 12
-"""Of Newton's method, from the nearest point of the grid on."""
-BEYOND = 1.0
-"""Cells of the grid by which a point may lie outside it: the map is continued linearly."""
-OFF = 0.5
-"""Cells of the grid by which the place that was found may be wrong; else the template's point lies nowhere in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +62,7 @@ class RegisteredTemplates:
         located = self.atlas.locate(SliceStack(volume, self.spec, patch=1))
         found = [] if located is None else located.found
         carried = [
-            (_carried(self.templates[self.atlas.templates.index(template)], of), of.similarity)
+            (_carried(self.templates[self.atlas.templates.index(template)], of, volume), of.similarity)
             for template, of in found
         ]
         landmarks = {name: _joined(name, carried, volume) for name in landmark_names(self.templates)}
@@ -88,65 +82,16 @@ class RegisteredTemplates:
         )
 
 
-def _carried(template: LandmarkTemplate, of: Registered) -> dict[str, np.ndarray | None]:
-    """Where a template's points lie in a volume, voxel coordinates ``[3]``; None outside the registered region."""
-    names = list(template.marks)
-    voxels = to_voxels(template.volume, [template.marks[name].point for name in names])
-    sides = np.array(template.volume.shape)
-    extent = sides * np.array(template.volume.spacing)
-    return dict(zip(names, carry((voxels + 0.5) / sides, of, extent), strict=True))
-
-
-def carry(shares: np.ndarray, of: Registered, extent: np.ndarray) -> list[np.ndarray | None]:
-    """Where points of a template lie in the query that it was registered with: the inverse of its map.
-
-    Args:
-        shares: ``[N, 3]``, shares of the template's extent.
-        of: the map from the query to the template.
-        extent: mm ``[3]`` of the template.
-
-    Returns:
-        Voxel coordinates ``[3]`` in the query for each; None for what lies outside the region that was registered.
-    """
-    places = of.places.astype(np.float64) * extent  # mm in the template
-    sides = np.array(places.shape[:3])
-    slopes = np.stack(
-        [
-            np.gradient(places, axis=axis) if side > 1 else np.zeros_like(places)
-            for axis, side in enumerate(sides)
-        ],
-        axis=-1,
-    )  # [x, y, z, mm, grid]
-    cell = float(np.median(np.linalg.norm(slopes, axis=-2)[..., sides > 1]))
-    carried: list[np.ndarray | None] = []
-    for point in shares * extent:
-        off = ((places - point) ** 2).sum(-1)
-        at = np.array(np.unravel_index(int(off.argmin()), off.shape), np.float64)
-        best, least = at, np.inf
-        for _ in range(STEPS):
-            on = np.clip(at, 0, sides - 1)
-            slope = _at(slopes, on)
-            rest = point - (_at(places, on) + slope @ (at - on))
-            if (wrong := float(np.linalg.norm(rest))) < least:
-                best, least = at, wrong
-            step = np.linalg.pinv(slope, rcond=1e-3) @ rest
-            at = np.clip(at + np.clip(step, -1, 1), -0.5 - BEYOND, sides - 0.5 + BEYOND)
-        ratio = (of.high - of.low) / sides
-        carried.append(of.low + (best + 0.5) * ratio - 0.5 if least <= OFF * cell else None)
-    return carried
-
-
-def _at(grid: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Values ``[...]`` of a grid ``[x, y, z, ...]`` at a position ``[3]``, linearly."""
-    flat = grid.reshape(*grid.shape[:3], -1)
-    low = np.floor(at).astype(int)
-    box = tuple(slice(a, a + 2) for a in low)
-    part = flat[box]
-    values = [
-        map_coordinates(part[..., c], (at - low)[:, None], order=1, mode="nearest")[0]
-        for c in range(part.shape[-1])
-    ]
-    return np.array(values).reshape(grid.shape[3:])
+def _carried(template: LandmarkTemplate, of: Registered, volume: Volume) -> dict[str, np.ndarray | None]:
+    """Where a template's points lie in a volume, voxels ``[3]``; None where the volume does not show them."""
+    spacing = np.array(volume.spacing)
+    points = to_voxels(template.volume, [mark.point for mark in template.marks.values()])
+    there = np.array(template.volume.shape), np.array(template.volume.spacing)
+    moved = carry(points * there[1], of, template=there, query=(np.array(volume.shape), spacing))
+    return {
+        name: None if of is None else of.place / spacing
+        for name, of in zip(template.marks, moved, strict=True)
+    }
 
 
 def _joined(

@@ -8,31 +8,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from fewshot.atlas import Registered
 from fewshot.errors import FewshotError
 from fewshot.landmarks import LandmarkTemplate, Mark
-from fewshot.landmarks.registered import RegisteredTemplates, carry
+from fewshot.landmarks.registered import RegisteredTemplates
 from fewshot.volumes import Volume
-
-
-def test_a_map_is_inverted_between_the_points_of_its_grid():
-    """A query of 20 x 30 x 10 voxels is scaled by a half and shifted in a template of 80 x 90 x 50 mm."""
-    extent = np.array([80.0, 90.0, 50.0])
-    voxels = np.stack(np.meshgrid(*(np.arange(n) for n in (20, 30, 10)), indexing="ij"), -1)
-    places = (voxels * [2.0, 1.5, 2.5] + [10, 20, 5]) / extent
-    of = Registered(places.astype(np.float32), np.zeros(3, int), np.array([20, 30, 10]), 1.0)
-    wanted = np.array([[3.3, 7.8, 4.5], [19.2, 29.4, 9.4], [-0.4, 0, 0]])
-    found = carry((wanted * [2.0, 1.5, 2.5] + [10, 20, 5]) / extent, of, extent)
-    np.testing.assert_allclose(found, wanted, atol=1e-3)
-    far = np.array([[40.0, 7.8, 4.5]])
-    assert carry((far * [2.0, 1.5, 2.5] + [10, 20, 5]) / extent, of, extent) == [None]
-
-
-def test_a_grid_over_a_part_of_the_query_gives_voxels_of_the_whole():
-    places = np.stack(np.meshgrid(*(np.linspace(0.1, 0.9, 5),) * 3, indexing="ij"), -1).astype(np.float32)
-    of = Registered(places, np.array([10, 20, 30]), np.array([20, 40, 35]), 1.0)
-    (found,) = carry(np.array([[0.5, 0.5, 0.5]]), of, np.ones(3))
-    np.testing.assert_allclose(found, [14.5, 29.5, 32], atol=1e-3)
 
 
 def phantom(shift=(0.0, 0.0, 0.0), shape=(48, 44, 30), name="a") -> Volume:
