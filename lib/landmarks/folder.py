@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "landmarks"
 MARKUPS = ".mrk.json"
 JSON = ".json"
+FIDUCIAL = "Fiducial"
+"""The type of a list of points; others are lines, curves and planes."""
 
 
 class LandmarkFolder:
@@ -46,11 +48,12 @@ class LandmarkFolder:
         """What changes whenever a file does."""
         return [(path, *stamp(path)) for paths in self.files().values() for path in paths]
 
-    def names(self) -> frozenset[str]:
-        """The landmarks that are named in files that can be read, wherever they are."""
-        return frozenset(
-            name for paths in self.files().values() for path in paths for name in self._names(path)
-        )
+    def names(self) -> dict[str, frozenset[str]]:
+        """The landmarks that each image's files name, for images with such files, which need not be there."""
+        named = {
+            image: frozenset[str]().union(*map(self._names, paths)) for image, paths in self.files().items()
+        }
+        return {image: names for image, names in named.items() if names}
 
     def _names(self, path: Path) -> frozenset[str]:
         seen = stamp(path)
@@ -84,19 +87,27 @@ def _image_of(path: Path) -> str:
 
 
 def _named(content: Any) -> Iterator[str]:
-    """Names as `fewshot.landmarks.files` finds them; it is not asked, because it loads the whole engine."""
+    """Names as `fewshot.landmarks.files` finds them; it is not asked, because it loads the whole engine.
+
+    Any program may have written JSON here, and a name makes a landmark of an organ: one counts only beside a place, or
+    where it is said to have none.
+    """
     if not isinstance(content, Mapping):
         return
     markups, predicted = content.get("markups"), content.get("landmarks")
     if isinstance(markups, list):
-        controls = [of.get("controlPoints") for of in markups if isinstance(of, Mapping)]
-        labels = [
-            point.get("label")
-            for of in controls
-            if isinstance(of, list)
-            for point in of
-            if isinstance(point, Mapping)
-        ]
-        yield from (label for label in labels if isinstance(label, str))
+        for points in (of.get("controlPoints") for of in _objects(markups) if of.get("type") == FIDUCIAL):
+            labels = [point.get("label") for point in _objects(points)]
+            yield from (label for label in labels if isinstance(label, str))
+    elif isinstance(predicted, Mapping):
+        yield from (name for name, of in predicted.items() if isinstance(of, Mapping) and "found" in of)
     else:
-        yield from predicted if isinstance(predicted, Mapping) else content
+        yield from (name for name, place in content.items() if place is None or _is_position(place))
+
+
+def _objects(listed: Any) -> list[Mapping[str, Any]]:
+    return [of for of in listed if isinstance(of, Mapping)] if isinstance(listed, list) else []
+
+
+def _is_position(place: Any) -> bool:
+    return isinstance(place, list) and len(place) in (2, 3) and all(type(of) in (int, float) for of in place)

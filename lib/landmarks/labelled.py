@@ -23,6 +23,7 @@ from lib.templates import Submission
 if TYPE_CHECKING:
     from fewshot.landmarks import LandmarkTemplate
     from fewshot.support import Template
+    from fewshot.volumes import Volume
     from lib.project import Project
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Landmarks:
     def __init__(self, project: Project, studies: str) -> None:
         self._project = project
         self.folder = LandmarkFolder(studies)
-        self._names = LandmarkNames(project.settings.landmarks, project.labels, self.folder.names)
+        self._names = LandmarkNames(project.settings.landmarks, project.labels, self._named_in_files)
         self._drawn: dict[str, tuple[object, frozenset[str]]] = {}
 
     def rule(self) -> Rule:
@@ -102,7 +103,8 @@ class Landmarks:
         """
         from fewshot.landmarks import LandmarkTemplate
 
-        names = {name: value for name, value in template.names.items() if self.rule()(name)}
+        is_landmark = self.rule()
+        names = {name: value for name, value in template.names.items() if is_landmark(name)}
         drawn = {name: value for name, value in names.items() if value in template.values}
         if not drawn:
             raise NothingToLearnError(NO_LANDMARK_MARKED)
@@ -143,19 +145,33 @@ class Landmarks:
         place = found.images.index(image) if image in found.images else None
         if place is None:
             volume = self._project.images.read(self._project.path(image), keep=False)
-            said = self._in_todays_names(read_file(path, volume))
+            said = self._read_file(path, volume)
             found.add(image, said)
             found.left_out.pop(image, None)
             return
         known = found[place]
-        said = self._in_todays_names(read_file(path, known.volume))
+        said = self._read_file(path, known.volume)
         marks = {**said.marks, **known.marks}
         absent = (said.absent | known.absent) - set(marks)
         found[place] = replace(known, marks=marks, absent=absent)
 
-    def _in_todays_names(self, template: LandmarkTemplate) -> LandmarkTemplate:
+    def _named_in_files(self) -> frozenset[str]:
+        """The landmarks in the files of these studies' images; no organ is one because of a file of no image."""
+        named = self.folder.names()
+        here = named.keys() & self._project.datastore.list_images() if named else ()
+        return frozenset[str]().union(*(named[image] for image in here))
+
+    def _read_file(self, path: Path, volume: Volume) -> LandmarkTemplate:
+        """A file's landmarks under the names that they have today."""
+        template = read_file(path, volume)
+        names: dict[str, str] = {}
+        for name in (*template.marks, *sorted(template.absent)):
+            if (other := names.setdefault(self.today(name), name)) != name:
+                raise FewshotError(
+                    f"{path} has {other} and {name}, which are one label today, {self.today(name)}: remove one of them."
+                )
         marks = {self.today(name): mark for name, mark in template.marks.items()}
-        return replace(template, marks=marks, absent=frozenset(map(self.today, template.absent)) - set(marks))
+        return replace(template, marks=marks, absent=frozenset(map(self.today, template.absent)))
 
     def today(self, name: str) -> str:
         """The name that a label has today, or this one where it is not known.

@@ -70,6 +70,46 @@ def test_a_name_with_points_in_a_file_is_one(open_project, studies):
     assert not project.landmarks.rule()("nasion")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"liver": "redraw"},
+        {"liver": 3},
+        {"liver": [1, 2, 3, 4]},
+        {"liver": [1, 2, "x"]},
+        {"liver": [True, True, True]},
+        {"liver": {"found": True}},
+        {"landmarks": {"liver": "redraw", "spleen": {"volume": 3}}},
+        {"markups": [{"type": "Line", "controlPoints": [{"label": "liver", "position": [0, 0, 0]}]}]},
+    ],
+)
+def test_other_json_in_the_folder_makes_no_landmark_of_an_organ(open_project, submit, studies, content):
+    project = open_project()
+    submit(project, "a", BOTH, ["liver", "spleen"])
+    write_points(studies, "a.json", content)
+    (template,) = project.templates(project.submissions())
+    assert set(template.names) == {"liver", "spleen"}
+    assert not project.landmarks.exist()
+
+
+def test_what_predict_wrote_names_landmarks(open_project, studies):
+    project = open_project()
+    said = {"nasion": {"found": True, "ras": [1, 2, 3]}, "inion": {"found": False}}
+    write_points(studies, "a.json", {"landmarks": said, "units": "mm"})
+    rule = project.landmarks.rule()
+    assert [rule(name) for name in ("nasion", "inion", "landmarks", "units")] == [True, True, False, False]
+
+
+def test_points_of_no_image_make_no_landmark_of_an_organ(open_project, studies):
+    project = open_project()
+    write_points(studies, "c.json", {"liver": [1, 2, 3]})
+    assert not project.landmarks.rule()("liver")
+    assert project.landmarks.exist(), "whoever trains is told that there is no image c"
+    (studies / "a.nii.gz").rename(studies / "c.nii.gz")
+    project.datastore.refresh()
+    assert project.landmarks.rule()("liver"), "a file may come before its image"
+
+
 def test_more_than_label_maps_hold_are_no_reason_not_to_start(open_project, submit, caplog):
     project = open_project(landmarks=",".join(f"l{n}" for n in range(300)))
     assert len(project.labels.read()) == LARGEST

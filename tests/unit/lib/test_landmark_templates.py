@@ -149,6 +149,18 @@ class TestLandmarks:
             (template,) = project.landmarks.templates()
             assert template.absent == absent
 
+    def test_what_landmarks_are_is_asked_once_however_many_there_are(
+        self, open_project, submit, studies, monkeypatch
+    ):
+        project, asked = open_project(), []
+        write_points(studies, "b.json", {"nasion": millimetres((5, 5, 5))})
+        submit(project, "a", BOTH, MARKED)
+        (template,) = [project.template(of) for of in project.submissions()]
+        files = project.landmarks.folder.files
+        monkeypatch.setattr(project.landmarks.folder, "files", lambda: asked.append(1) or files())
+        assert set(project.landmarks.of_labels(template).marks) == set(MARKED)
+        assert len(asked) == 1
+
     def test_an_organ_that_is_called_a_landmark_is_told(self, open_project, submit, caplog):
         project = open_project(landmarks="all")
         large = np.zeros(LABELS.shape, np.uint8)
@@ -248,6 +260,18 @@ class TestFiles:
         write_points(studies, "a.json", {"nasion": millimetres((12, 14, 4))})
         (template,) = project.landmarks.templates()
         assert set(template.marks) == {"root"}
+
+    @pytest.mark.parametrize("root", [millimetres((20, 20, 4)), None])
+    def test_two_names_that_are_one_label_today_are_told(self, open_project, studies, root):
+        project = open_project(landmarks="nasion")
+        content = json.loads(project.labels.path.read_text())
+        content["labels"] = {"root": 1}
+        project.labels.path.write_text(json.dumps(content))
+        write_points(studies, "a.json", {"nasion": millimetres((12, 14, 4)), "root": root})
+        templates = project.landmarks.templates()
+        assert not templates
+        told = "landmarks/a.json has nasion and root, which are one label today, root: remove one of them."
+        assert templates.left_out == {"landmarks/a.json": told}
 
     def test_a_submission_that_cannot_be_read_stops_it(self, open_project, submit, studies):
         project = open_project()
