@@ -92,20 +92,33 @@ def match(
         for k in range(landmarks)
         if any(k in of for of in carried)
     }
+
+    def best(k: int, at: np.ndarray, deviation: float, scale: int) -> Place:
+        return _best(image, spacing, evidence, k, at, deviation, scale, step * SCALES[scale])
+
     places = {k: Place(place) for k, place in start.items()}
-    wanted = start
-    for scale, width in enumerate(SCALES):
+    settled = wanted = arranged = start
+    far: dict[int, list[np.ndarray]] = {}
+    for scale in range(len(SCALES)):
         for _ in range(PASSES):
             deviation = _deviation(places, wanted, step)
-            places = {
-                k: _best(image, spacing, evidence, k, wanted[k], deviation, scale, step * width)
-                for k in start
-            }
+            places = {k: best(k, wanted[k], deviation, scale) for k in start}
             trust = {k: max(of.likeness, LEAST_TRUST) for k, of in places.items()}
-            wanted = start | expected({k: of.place for k, of in places.items()}, carried, trust)
+            said = expected({k: of.place for k, of in places.items()}, carried, trust)
+            wanted, arranged = settled | said, start | said
+        if scale == 0:  # what no others place is sought on where it was found
+            settled = {k: of.place for k, of in places.items()}
+            wanted = settled | said
+            far = {k: [place for place, _ in of.rivals] for k, of in places.items()}
     for k, of in places.items():
-        of.off = float(np.linalg.norm(of.place - wanted[k]))
+        of.off = float(np.linalg.norm(of.place - arranged[k]))
         of.cycle = _cycle(image, spacing, evidence, k, of.place, step)
+        for place in far.get(k, ()):
+            other = best(k, place, deviation, len(SCALES) - 1)
+            known = [of.place, *(rival for rival, _ in of.rivals)]
+            apart = min(float(np.linalg.norm(other.place - at)) for at in known) > RADIUS * step
+            if apart and other.likeness >= NEARLY * of.likeness:
+                of.rivals.append((other.place, other.likeness))
     return places
 
 
@@ -160,13 +173,19 @@ def other_tops(
 ) -> list[tuple[np.ndarray, float]]:
     """Other peaks whose score is nearly that of the best, with their likeness; the best ones first.
 
+    On the border of what was looked at nobody knows whether it is a peak.
+
     Args:
         scores, alike: ``[x, y, z]``.
         peak: index of the best score.
         places: mm ``[x, y, z, 3]``.
     """
     best = float(scores[tuple(peak)])
-    tops = np.argwhere((scores == maximum_filter(scores, 3)) & (scores >= NEARLY * best) & (scores > 0))
+    inner = np.zeros(scores.shape, bool)
+    inner[tuple(slice(1, -1) if side > 2 else slice(None) for side in scores.shape)] = True
+    tops = np.argwhere(
+        inner & (scores == maximum_filter(scores, 3)) & (scores >= NEARLY * best) & (scores > 0)
+    )
     others = sorted(
         (tuple(top) for top in tops if tuple(top) != tuple(peak)), key=lambda top: -float(scores[top])
     )

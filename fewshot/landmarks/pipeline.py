@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from fewshot.landmarks.model import LandmarkModel
 from fewshot.landmarks.result import Candidate, FoundLandmark, LandmarkPrediction
 from fewshot.landmarks.rois import as_regions, default_radius, values_of
 from fewshot.landmarks.template import LandmarkTemplate
+from fewshot.landmarks.upright import as_large, longest_side, on_one_footing, upright
 from fewshot.pipeline import DEFAULT_SPEC, classify_slices, fit, timed
 from fewshot.progress import Progress, silent
 from fewshot.volumes import SliceSpec, SliceStack, Volume
@@ -53,6 +55,7 @@ def fit_landmarks(
     """
     if not templates:
         raise FewshotError("There is no template; mark a landmark in at least one volume first.")
+    templates = on_one_footing(templates)
     radius = radius or default_radius(templates)
     values = values_of(templates)
     regions = fit(
@@ -87,7 +90,8 @@ def find_landmarks(
     model.require(backbone)
     timings: dict[str, float] = {}
     with timed(timings, "slices"):
-        stack = SliceStack(volume, model.regions.spec, patch=backbone.patch)
+        shown, factor = _on_the_templates_footing(volume, model)
+        stack = SliceStack(shown, model.regions.spec, patch=backbone.patch)
     notes = [*volume.notes, *stack.notes]
     seen = _Appearance(stack, model, backbone, bank, timings, progress)
     landmarks = None
@@ -103,7 +107,7 @@ def find_landmarks(
     if landmarks is None:
         landmarks = seen.components()
     return LandmarkPrediction(
-        landmarks=dict(zip(model.names, landmarks, strict=True)),
+        landmarks={name: _moved_back(of, factor) for name, of in zip(model.names, landmarks, strict=True)},
         affine=volume.affine,
         shape=volume.shape,
         calibrated=volume.calibrated,
@@ -118,6 +122,25 @@ def find_landmarks(
         },
         notes=notes,
     )
+
+
+def _on_the_templates_footing(volume: Volume, model: LandmarkModel) -> tuple[Volume, float]:
+    """A slice as the templates were shown; and the factor from its own coordinates to those that it has then."""
+    shown = upright(volume)
+    if not model.regions.atlas:
+        return shown, 1.0
+    sides = [longest_side(of.classes.shape, of.spacing) for of in model.regions.atlas.templates]
+    return as_large(shown, statistics.median(sides))
+
+
+def _moved_back(of: FoundLandmark, factor: float) -> FoundLandmark:
+    if factor == 1:
+        return of
+    places = []
+    for place in of.candidates:
+        x, y, z = place.point
+        places.append(replace(place, point=(x / factor, y / factor, z / factor)))
+    return replace(of, candidates=tuple(places))
 
 
 @dataclass(frozen=True, eq=False)

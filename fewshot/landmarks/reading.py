@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from fewshot.errors import FewshotError
-from fewshot.landmarks.template import Mark, Point
+from fewshot.landmarks.template import Mark, Point, at_one_place
 
 Marks = tuple[dict[str, Mark], frozenset[str]]
 """Landmark name -> where it is, and the names of those that somebody looked for and did not find."""
-
-SAME_PLACE = 1e-3
-"""mm; what lies nearer is one place."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -92,14 +88,10 @@ def as_marks(points: Mapping[str, Sequence[Point]], absent: Collection[str], pat
         x, y, z = (float(value) for value in np.mean(dots, axis=0))
         spread = float(np.sqrt(((np.array(dots) - (x, y, z)) ** 2).sum(1).mean()))
         marks[name] = Mark((x, y, z), spread)
-    names = list(marks)
-    if len(names) > 1:
-        tree = cKDTree([mark.point for mark in marks.values()])
-        for first, second in sorted(tree.query_pairs(SAME_PLACE)):
-            raise FewshotError(
-                f"{path} has two landmarks at one place, {names[first]} and {names[second]}; "
-                "move or remove one of them."
-            )
+    if alike := at_one_place(marks):
+        raise FewshotError(
+            f"{path} has two landmarks at one place, {alike[0]} and {alike[1]}; move or remove one of them."
+        )
     return marks, frozenset(absent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -119,7 +120,7 @@ class LandmarkPrediction:
                 provenance=said["provenance"],
                 notes=list(said["notes"]),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise FewshotError(
                 f"These landmarks cannot be read ({type(error).__name__}: {error}); find them again."
             ) from error
@@ -139,15 +140,25 @@ class LandmarkPrediction:
 
 
 def _landmark(name: str, said: Mapping[str, Any]) -> FoundLandmark:
-    return FoundLandmark(
+    landmark = FoundLandmark(
         name,
         found=bool(said["found"]),
-        confidence=float(said["confidence"]),
+        confidence=_number(said["confidence"]),
         candidates=tuple(_candidate(place) for place in said["candidates"]),
         reason=said.get("reason", ""),
     )
+    if landmark.found and not landmark.candidates:
+        raise ValueError(f"{name} was found nowhere")
+    return landmark
 
 
 def _candidate(said: Mapping[str, Any]) -> Candidate:
-    x, y, z = (float(value) for value in said["ras"])
-    return Candidate((x, y, z), float(said["confidence"]))
+    x, y, z = map(_number, said["ras"])
+    return Candidate((x, y, z), _number(said["confidence"]))
+
+
+def _number(said: Any) -> float:
+    number = float(said)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no number")
+    return number

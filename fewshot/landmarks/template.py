@@ -9,12 +9,17 @@ from typing import Self
 import numpy as np
 from nibabel.affines import apply_affine
 from scipy.ndimage import find_objects
+from scipy.spatial import cKDTree
 
 from fewshot.errors import FewshotError
 from fewshot.volumes import Volume
 
 Point = tuple[float, float, float]
 """RAS+ millimetres; of a picture whose spacing is not known, as its affine places it."""
+
+
+SAME_PLACE = 1e-3
+"""mm; what lies nearer is one place."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ class LandmarkTemplate:
                 )
         if both := self.absent & set(self.marks):
             raise FewshotError(f"Landmark {min(both)} of {self.volume.name} is marked and said to be absent.")
+        if alike := at_one_place(self.marks):
+            raise FewshotError(
+                f"{self.volume.name} has two landmarks at one place, {alike[0]} and {alike[1]}; "
+                "move or remove one of them."
+            )
 
     @classmethod
     def of_labels(
@@ -89,6 +99,13 @@ class LandmarkTemplate:
                 spread = float(np.sqrt(((dots - centre) ** 2).sum(1).mean()))
                 marks[name] = Mark((x, y, z), spread)
         return cls(volume, marks, frozenset(absent))
+
+
+def at_one_place(marks: Mapping[str, Mark]) -> tuple[str, str] | None:
+    """Two landmarks that lie where only one can, if there are any."""
+    names = list(marks)
+    pairs = cKDTree([mark.point for mark in marks.values()]).query_pairs(SAME_PLACE) if len(names) > 1 else ()
+    return next(((names[first], names[second]) for first, second in sorted(pairs)), None)
 
 
 def landmark_names(templates: Sequence[LandmarkTemplate]) -> list[str]:

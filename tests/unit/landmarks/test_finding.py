@@ -175,6 +175,67 @@ def test_a_picture_that_was_turned(find, of_pictures, angle):
     assert all(point[2] == 0 for point in result.points.values())
 
 
+STORED = {
+    "columns from right to left": lambda array, affine: (array[::-1], affine @ _flip(0, array.shape[0])),
+    "rows upwards": lambda array, affine: (array[:, ::-1], affine @ _flip(1, array.shape[1])),
+    "rows as columns": lambda array, affine: (array.swapaxes(0, 1), affine[:, [1, 0, 2, 3]]),
+    "across the first axis": lambda array, affine: (np.moveaxis(array, 2, 0), affine[:, [2, 0, 1, 3]]),
+}
+
+
+def _flip(axis: int, count: int) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[axis, axis], matrix[axis, 3] = -1, count - 1
+    return matrix
+
+
+@pytest.mark.parametrize("how", STORED)
+def test_how_a_picture_is_stored_does_not_matter(find, of_pictures, how):
+    image, places = picture(0, (3, -2), seed=5)
+    array, affine = STORED[how](image.array, image.affine)
+    stored = replace(image, array=np.ascontiguousarray(array), affine=affine)
+    result = find(stored, of_pictures)
+    assert errors(result, places).max() < 1, "pixel"
+    assert result.shape == stored.shape
+    np.testing.assert_array_equal(result.affine, affine)
+
+
+@pytest.mark.parametrize("across", ["x", "y"])
+def test_a_slice_may_lie_across_any_axis(find, fit, across):
+    turn = {"x": [2, 0, 1], "y": [0, 2, 1]}[across]
+
+    def slice_of(seed: int, shift: tuple[float, float]) -> tuple[Volume, dict[str, np.ndarray]]:
+        image, places = picture(0, shift, seed=seed)
+        turned = {name: np.array(place)[turn] for name, place in places.items()}
+        array = np.ascontiguousarray(image.array.transpose(turn))
+        return replace(
+            image, array=array, affine=np.diag([*np.array([-1.0, -1, 1])[turn], 1]), calibrated=True
+        ), turned
+
+    first, places = slice_of(1, (0, 0))
+    model = fit(LandmarkTemplate(first, {name: Mark(tuple(place)) for name, place in places.items()}))
+    second, wanted = slice_of(2, (2, -3))
+    assert errors(find(second, model), wanted).max() < 1
+
+
+@pytest.mark.parametrize("side", [96, 160])
+def test_pixels_of_a_picture_may_be_finer_where_nobody_knows_their_size(find, of_pictures, side):
+    image, places = picture(0, (3, -2), side=side, seed=5)
+    assert errors(find(image, of_pictures), places).max() < 0.03 * side
+
+
+def test_templates_of_other_resolutions_are_one_model(find, fit):
+    pictures = [picture(seed=1, name="a"), picture(side=128, seed=2, name="b")]
+    model = fit(
+        *(
+            LandmarkTemplate(image, {name: Mark(place) for name, place in places.items()})
+            for image, places in pictures
+        )
+    )
+    image, wanted = picture(0, (3, -2), side=96, seed=5)
+    assert errors(find(image, model), wanted).max() < 2
+
+
 def test_templates_that_have_different_landmarks(find, fit):
     (first, places), (second, turned) = picture(seed=1, name="a"), picture(130, (2, 3), seed=2, name="b")
     model = fit(

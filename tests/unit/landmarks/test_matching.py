@@ -111,7 +111,9 @@ def test_a_place_that_the_others_contradict_is_said_to_be_off():
     assert again[moved].off > places[moved].off + 4
 
 
-def two_spots(first: float, second: float) -> tuple[np.ndarray, Evidence]:
+def two_spots(
+    first: float, second: float, *, at: tuple[float, float] = (16, 24)
+) -> tuple[np.ndarray, Evidence]:
     """A query with two spots of some brightness, and a template with one, that is expected between them."""
     index = np.moveaxis(np.indices((41, 41, 41)), 0, -1)
 
@@ -124,7 +126,7 @@ def two_spots(first: float, second: float) -> tuple[np.ndarray, Evidence]:
     point = np.array([[20.0, 20, 20]])
     of = Textures.around(0.6 * spot(20), np.ones(3), point, 1.0)
     noise = 0.002 * np.random.default_rng(0).standard_normal(index.shape[:3])
-    query = 0.2 + first * spot(16) + second * spot(24) + noise
+    query = 0.2 + first * spot(at[0]) + second * spot(at[1]) + noise
     return query.astype(np.float32), Evidence(of, [Carried(point[0], np.eye(3))], [0])
 
 
@@ -138,6 +140,22 @@ def test_the_same_texture_at_two_places_is_told_twice(second):
     for rival, alike in place.rivals:
         np.testing.assert_allclose(rival[1:], [20, 20], atol=0.6)
         assert alike == pytest.approx(place.likeness, abs=0.1)
+
+
+@pytest.mark.parametrize("apart", [6, 9])
+def test_second_places_are_told_from_as_far_as_the_coarse_search_goes(apart):
+    """The place that is expected lies in the middle."""
+    query, of = two_spots(0.5, 0.5, at=(20 - apart, 20 + apart))
+    (place,) = match(query, np.ones(3), [of], 1).values()
+    told = sorted([place.place[0], *(rival[0] for rival, _ in place.rivals)])
+    np.testing.assert_allclose(told, [20 - apart, 20 + apart], atol=0.6)
+
+
+@pytest.mark.parametrize("off", [4.0, 8.0])
+def test_one_landmark_alone_is_found_to_a_part_of_a_voxel_where_registration_erred(off):
+    query, of = two_spots(0.5, 0.0, at=(20 - off, 0))
+    (place,) = match(query, np.ones(3), [of], 1).values()
+    np.testing.assert_allclose(place.place, [20 - off, 20, 20], atol=0.4)
 
 
 def test_a_landmark_that_no_template_carried_is_not_said():

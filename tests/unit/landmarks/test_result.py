@@ -62,6 +62,22 @@ def test_pictures_are_in_pixels():
     assert not LandmarkPrediction.of_json(told, xray.affine, xray.shape).calibrated
 
 
+@pytest.mark.parametrize("ras", [[float("nan"), 1, 1], [1, 1, float("inf")], [1, 1, 10**400]])
+def test_a_place_that_is_none_is_refused(ras):
+    told = two_places().to_json()
+    told["landmarks"]["tip"]["candidates"][1]["ras"] = ras
+    with pytest.raises(FewshotError, match="cannot be read"):
+        LandmarkPrediction.of_json(told, OBLIQUE, SHAPE)
+
+
+@pytest.mark.parametrize("change", [{"confidence": float("nan")}, {"candidates": []}])
+def test_a_landmark_that_was_found_has_a_place_and_a_confidence(change):
+    told = two_places().to_json()
+    told["landmarks"]["tip"] |= change
+    with pytest.raises(FewshotError, match="cannot be read"):
+        LandmarkPrediction.of_json(told, OBLIQUE, SHAPE)
+
+
 @pytest.mark.parametrize(
     "said", [{}, {"landmarks": 3}, {"landmarks": {"x": {"found": True}}}, {"landmarks": {"x": 1}}]
 )

@@ -126,3 +126,9 @@ def test_names_are_in_order_of_first_appearance():
         for order, absent in (("ca", "b"), ("ab", "z"), ("dc", ""))
     ]
     assert landmark_names(templates) == ["c", "a", "b", "d"], "what is absent everywhere is no landmark"
+
+
+def test_two_names_at_one_place_are_refused():
+    marks = {"tip": Mark((1.0, 2.0, 3.0)), "root": Mark((4.0, 4.0, 4.0)), "end": Mark((1.0, 2.0, 3.0))}
+    with pytest.raises(FewshotError, match="two landmarks at one place, tip and end; move or remove"):
+        LandmarkTemplate(volume(np.eye(4)), marks)
