@@ -217,11 +217,11 @@ def backbone_of(file: Path) -> str:
     Raises:
         FewshotError: if the file cannot be read.
     """
+    from fewshot.landmark_files import holds_landmarks
     from fewshot.landmarks import load_landmark_model
     from fewshot.model import load_model
 
-    landmarks = file.parent.name == LANDMARKS
-    return (load_landmark_model(file).regions if landmarks else load_model(file)).backbone
+    return (load_landmark_model(file).regions if holds_landmarks(file) else load_model(file)).backbone
 
 
 def _number(version: str) -> int:

@@ -187,6 +187,9 @@ def test_an_adapters_file_is_told_from_a_landmark_models(trainer, project):
     adapters = PublishedModels("fewshot", project)
     adapters.publish(trainer.models.load().regions)
     assert backbone_of(adapters.file()) == "random-tiny"
+    named = PublishedLandmarks("points", project)
+    named.publish(trainer.models.load())
+    assert backbone_of(named.file()) == "random-tiny", "whatever the model is called"
     mixed = PublishedLandmarks("fewshot", project)
     with pytest.raises(FewshotError, match="holds a segmentation adapter, not a landmark model"):
         mixed.load()
