@@ -22,7 +22,6 @@ from fewshot.model import HEADER_KEY, LANDMARKS
 from fewshot.prediction_files import choose_targets
 from fewshot.progress import Progress, silent
 from fewshot.volumes import Volume, read_volume, write_labels
-from fewshot.volumes.raw import extension_of
 from fewshot.volumes.writing import WRITABLE
 
 MARKUPS, JSON, MAP = ".mrk.json", ".json", ".nii.gz"
@@ -72,9 +71,10 @@ def find_in_files(
             read.
     """
     require_length(radius)
-    if extension_of(out) not in ("", *WRITABLE) and not out.is_dir():
+    if out.suffix and not out.name.lower().endswith(ENDINGS) and not out.is_dir():
         raise FewshotError(
-            f"{out} is of no kind that landmarks are written to; end it in {', '.join(ENDINGS)}."
+            f"{out} is of no kind that landmarks are written to; end it in {', '.join(ENDINGS)}, or make a folder of "
+            "this name first."
         )
     targets = choose_targets(images, out, endings=ENDINGS, ending=MARKUPS, overwrite=overwrite)
     maps: dict[Path, Path] = {}

@@ -27,7 +27,7 @@ from fewshot.options import (
     write_json,
 )
 
-OF_LABELS = ("components", "min_ml", "refine", "prompts", "sam", "set_")
+OF_LABELS = ("components", "min_ml", "refine", "prompts", "sam", "set_", "seed")
 OF_LANDMARKS = ("radius", "distance", "angle")
 """Arguments that have a meaning for labels alone, and for landmarks alone."""
 

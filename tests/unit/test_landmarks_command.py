@@ -161,6 +161,8 @@ def test_an_image_is_never_overwritten(run, dataset, fitted):
         ("x.json", ["--radius", "5"], "--radius is for label maps"),
         ("x.nii.gz", ["--radius", "0"], "--radius is 0"),
         ("x.jpg", [], "is of no kind that landmarks are written to"),
+        ("x.fcsv", [], "is of no kind that landmarks are written to"),
+        ("x.json", ["--seed", "3"], "--seed"),
         ("x.json", ["--refine", "none"], "--refine has no meaning here"),
         ("x.json", ["--min-ml", "1"], "--min-ml has no meaning here"),
         ("x.json", ["--set", "quality=1"], "--set has no meaning here"),
