@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ Check = Callable[[Path, Path, dict[str, Any], str], None]
 Stored = Callable[[Path, Path, dict[str, Any], str], None]
 """Called with the same of a label that was stored."""
 
+Vanished = Callable[[Collection[str]], None]
+"""Called with the images that remain when others are gone."""
+
 
 class StudiesFolder(LocalDatastore):
     """Images and labels in one folder, shared by the server and its background processes.
@@ -46,7 +49,9 @@ class StudiesFolder(LocalDatastore):
         folder: the studies.
         extensions: patterns such as `*.nii.gz`; those that cannot be read are left out.
         check: refuses a label that must not be saved.
-        stored: is told of a label that was saved; files that it writes beside the label go when the label does.
+        stored: is told of a label that was saved, before anybody can save another one; files that it writes beside the
+            label go when the label does.
+        vanished: is told when images are gone.
         auto_reload: watch the folder.
         read_only: change nothing when opening it.
     """
@@ -58,11 +63,12 @@ class StudiesFolder(LocalDatastore):
         extensions: list[str],
         check: Check,
         stored: Stored | None = None,
+        vanished: Vanished | None = None,
         auto_reload: bool,
         read_only: bool,
     ) -> None:
         self._check = check
-        self._stored = stored
+        self._stored, self._vanished = stored, vanished
         self._mutex = threading.RLock()
         self._file_lock = FileLock(Path(folder) / ".lock")
         self._config_ts: object = None
@@ -95,26 +101,31 @@ class StudiesFolder(LocalDatastore):
         folder = Path(self._datastore.label_path(label_tag))
         target = folder / f"{image_id}{extension}"
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as beside, self._change() as objects:
-            copy = Path(shutil.copy(source, beside))
-            if image_id not in objects:
-                raise HTTPException(404, f"Image {image_id} was removed while its label was being saved.")
-            before = objects[image_id].labels.get(label_tag)
-            os.replace(copy, target)
-            info.update(ts=int(time.time()), name=target.name)
-            objects[image_id].labels[label_tag] = DataModel(info=info, ext=extension)
-            if before is not None and before.ext != extension:
-                (folder / f"{image_id}{before.ext}").unlink(missing_ok=True)
-        logger.info("Saved the label of %s with tag %s", image_id, label_tag)
-        if self._stored:
-            self._stored(Path(image), target, info, image_id)
+        with self._locked():
+            with (
+                tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as beside,
+                self._change() as objects,
+            ):
+                copy = Path(shutil.copy(source, beside))
+                if image_id not in objects:
+                    raise HTTPException(404, f"Image {image_id} was removed while its label was being saved.")
+                before = objects[image_id].labels.get(label_tag)
+                os.replace(copy, target)
+                info.update(ts=int(time.time()), name=target.name)
+                objects[image_id].labels[label_tag] = DataModel(info=info, ext=extension)
+                if before is not None and before.ext != extension:
+                    (folder / f"{image_id}{before.ext}").unlink(missing_ok=True)
+            logger.info("Saved the label of %s with tag %s", image_id, label_tag)
+            if self._stored:
+                self._stored(Path(image), target, info, image_id)
         return image_id
 
     @override
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        if file := self.get_label_uri(label_id, label_tag):
-            drop_beside(Path(file), label_id)
-        super().remove_label(label_id, label_tag)
+        with self._locked():
+            if file := self.get_label_uri(label_id, label_tag):
+                drop_beside(Path(file), label_id)
+            super().remove_label(label_id, label_tag)
 
     @override
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
@@ -238,13 +249,17 @@ class StudiesFolder(LocalDatastore):
         self._init_from_datastore_file()
         objects, gone = self._datastore.objects, 0
         images = Path(self._datastore.image_path())
+        before = len(objects)
         for image_id, entry in list(objects.items()):
+            for tag, label in list(entry.labels.items()):
+                file = Path(self._datastore.label_path(tag)) / f"{image_id}{label.ext}"
+                if not file.exists():
+                    drop_beside(file, image_id)
+                    del entry.labels[tag]
+                    gone += 1
             if not (images / f"{image_id}{entry.image.ext}").exists():
                 del objects[image_id]
                 gone += 1
-                continue
-            for tag, label in list(entry.labels.items()):
-                if not (Path(self._datastore.label_path(tag)) / f"{image_id}{label.ext}").exists():
-                    del entry.labels[tag]
-                    gone += 1
+        if self._vanished and len(objects) < before:
+            self._vanished(list(objects))
         return gone

@@ -95,6 +95,10 @@ class Workspace:
         """Folder of the landmarks that a model found."""
         return self.folder / "landmarks" / model
 
+    def found_landmarks(self) -> list[Path]:
+        """Files of the landmarks that models found, by the names of their images."""
+        return list(self.folder.glob("landmarks/*/*.json"))
+
     def stats(self, model: str) -> Path:
         """File of a model's training statistics."""
         return self.folder / "stats" / f"{model}.json"

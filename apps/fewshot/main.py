@@ -98,6 +98,7 @@ class FewshotApp(MONAILabelApp):
                 extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
                 check=self.project.check_label,
                 stored=self.project.results.write_beside,
+                vanished=self.project.results.forget_all_but,
                 auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
                 read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY or background.in_background(),
             )
@@ -114,6 +115,7 @@ class FewshotApp(MONAILabelApp):
             check=self.project.check_label,
             names=self.project.label_names,
             stored=self.project.results.write_beside,
+            vanished=self.project.results.forget_all_but,
             on_change=None if background.in_background() else self._on_pacs_change,
         )
         self.project.datastore = pacs  # before the first answer, which may bring labels

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from typing_extensions import override
 
-from fewshot.errors import FewshotError
 from fewshot.progress import Progress, silent
 from lib.infers.task import VolumeTask, chosen
 from lib.labels import LARGEST
 from lib.landmarks import computing
+from lib.landmarks.naming import in_todays_names
 from lib.models import LATEST, PublishedLandmarks
 from lib.project import Project
 from lib.requested import millimetres
@@ -104,16 +104,8 @@ class LandmarkFinder(VolumeTask):
         return self._in_todays_names(found)
 
     def _in_todays_names(self, prediction: LandmarkPrediction) -> LandmarkPrediction:
-        labels = self.project.labels
-        unshown = set(labels.add_what_fits(prediction.landmarks))
-        landmarks = {}
-        for name, found in prediction.landmarks.items():
-            now, _ = labels.current(name) or (name, 0)
-            if now in landmarks:
-                raise FewshotError(
-                    f"Two landmarks of the model are called {now} today: rename one in {labels.path}."
-                )
-            landmarks[now] = replace(found, name=now)
+        unshown = set(self.project.labels.add_what_fits(prediction.landmarks))
+        landmarks = in_todays_names(prediction.landmarks, self.project.labels)
         notes = list(prediction.notes)
         if unshown:
             notes.append(

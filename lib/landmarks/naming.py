@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from fewshot.errors import FewshotError
 from lib.labels import LabelDictionary
+
+if TYPE_CHECKING:
+    from fewshot.landmarks import FoundLandmark
 
 SUFFIX = re.compile(r"(^|[\s_.(-])landmark\)?$", re.IGNORECASE)
 """`nasion landmark`, `nasion_landmark`, `nasion (landmark)`: names that say so themselves."""
@@ -41,3 +47,22 @@ class LandmarkNames:
             known = self._labels.current(name)
             names |= {name, known[0]} if known else {name}
         return lambda name: name in names or SUFFIX.search(name) is not None
+
+
+def in_todays_names(
+    landmarks: Mapping[str, FoundLandmark], labels: LabelDictionary
+) -> dict[str, FoundLandmark]:
+    """What was found, under the names that the landmarks have today.
+
+    Raises:
+        FewshotError: if two of them have one name today.
+    """
+    now: dict[str, FoundLandmark] = {}
+    for name, found in landmarks.items():
+        today, _ = labels.current(name) or (name, 0)
+        if today in now:
+            raise FewshotError(
+                f"Two landmarks of the model are called {today} today: rename one in {labels.path}."
+            )
+        now[today] = replace(found, name=today)
+    return now

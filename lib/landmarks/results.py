@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from fastapi import HTTPException
 
 from fewshot.errors import FewshotError
 from lib.files import read_json, stamp, write_json
+from lib.landmarks.naming import in_todays_names
 from lib.templates import by_model
 
 if TYPE_CHECKING:
@@ -57,20 +60,34 @@ class Results:
             logger.warning("The landmarks of %s were not kept: %s", image_id, error)
 
     def last(self, model: str, image_id: str, version: str) -> LandmarkPrediction | None:
-        """What a version of a model found in an image as it is now; None if it was not asked."""
+        """What a version of a model found in an image as it is now, under today's names; None if it was not asked."""
         try:
             content = read_json(self._file(model, image_id))
             fresh = tuple(content["image"]) == stamp(self._project.path(image_id))
             if not fresh or content["result"]["version"] != version:
                 return None
-            return _read(content["result"], np.array(content["affine"]), content["shape"])
+            found = _read(content["result"], np.array(content["affine"]), content["shape"])
+            return replace(found, landmarks=in_todays_names(found.landmarks, self._project.labels))
         except (FileNotFoundError, FewshotError, KeyError, TypeError):
             return None  # it can be found again
 
-    def submitted(self, image_id: str) -> LandmarkPrediction | None:
-        """What people have marked in an image; None if they have not."""
+    def forget_all_but(self, images: Collection[str]) -> None:
+        """Remove what was found in images that are gone."""
+        for file in self._project.workspace.found_landmarks():
+            if file.stem not in images:
+                file.unlink(missing_ok=True)
+
+    def submitted(self, image_id: str) -> LandmarkPrediction:
+        """What people have marked in an image.
+
+        Raises:
+            HTTPException: if they have not, with the reasons why files are left out.
+        """
         templates = self._project.landmarks.templates(only=image_id)
-        return marked(templates[0]) if templates else None
+        if not templates:
+            reasons = [f"Nobody has submitted landmarks of {image_id}.", *templates.left_out.values()]
+            raise HTTPException(404, " ".join(reasons))
+        return marked(templates[0])
 
     def write_beside(self, image: Path, label: Path, info: Mapping[str, Any], image_id: str) -> None:
         """Write the landmarks of a label that was stored beside its file, in place of those of the label before."""
@@ -79,10 +96,8 @@ class Results:
             prediction = self._of_label(image, label, info, image_id)
             if prediction is not None:
                 _write(label.parent, image_id, prediction)
-        except (
-            FewshotError,
-            OSError,
-        ) as error:  # the label is stored, and whoever sent it must not be told otherwise
+        except (FewshotError, OSError, ValueError) as error:
+            # the label is stored, and whoever sent it must not be told otherwise
             logger.warning("The landmarks of %s were not written beside its label: %s", image_id, error)
 
     def _of_label(
@@ -112,7 +127,10 @@ class Results:
         dots = lookup[labels]
         if not dots.any():
             return None
-        return marked(LandmarkTemplate.of_labels(volume, dots, numbers))
+        template = LandmarkTemplate.of_labels(volume, dots, numbers)
+        if project.complete:
+            template = replace(template, absent=frozenset(numbers) - set(template.marks))
+        return marked(template)
 
     def _file(self, model: str, image_id: str) -> Path:
         return self._project.workspace.landmarks(model) / f"{image_id}.json"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dicomweb_client import DICOMwebClient
 from fastapi import HTTPException
+from filelock import FileLock
 from monailabel.datastore.local import DataModel
 from typing_extensions import override
 
@@ -96,11 +97,12 @@ class Pacs(PacsReading):
             self._series(image_id)
             info.pop(SERIES, None)  # that is how a label in the PACS is known
             extension = self._to_id(file.name)[1]
-            self._records.keep_label(image_id, label_tag, file, extension, info)
-            self._show()
-            if self._stored:
-                kept = self._records.label_file(image_id, label_tag, extension)
-                self._stored(Path(self.get_image_uri(image_id)), kept, info, image_id)
+            with self._alone(image_id):
+                self._records.keep_label(image_id, label_tag, file, extension, info)
+                self._show()
+                if self._stored:
+                    kept = self._records.label_file(image_id, label_tag, extension)
+                    self._stored(Path(self.get_image_uri(image_id)), kept, info, image_id)
         return image_id
 
     def _submit(self, image_id: str, file: Path, info: dict[str, Any]) -> None:
@@ -180,9 +182,14 @@ class Pacs(PacsReading):
     def remove_label(self, label_id: str, label_tag: str) -> None:
         if series := self._label(label_id, label_tag).info.get(SERIES):
             raise HTTPException(409, f"The label is the SEG series {series} in the PACS: delete it there.")
-        drop_beside(Path(self.get_label_uri(label_id, label_tag)), label_id)
-        self._records.drop_label(label_id, label_tag)
-        self._show()
+        with self._alone(label_id):
+            drop_beside(Path(self.get_label_uri(label_id, label_tag)), label_id)
+            self._records.drop_label(label_id, label_tag)
+            self._show()
+
+    def _alone(self, image_id: str) -> FileLock:
+        """No other thread and no other process changes the labels of an image that are here."""
+        return FileLock(self._folder / ".locks" / f"{image_id}.labels")
 
     def _label(self, label_id: str, label_tag: str) -> DataModel:
         require_tag(label_tag)

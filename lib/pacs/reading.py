@@ -42,6 +42,7 @@ class PacsReading(DICOMWebDatastore):
         modalities: those wanted; empty for all that hold images.
         on_change: called with the images that a person has labelled anew, and whether that happened since the
             start; not for labels saved through this datastore.
+        vanished: called with the images that there are when others are gone, or may be since the last start.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class PacsReading(DICOMWebDatastore):
         search: Mapping[str, Any] | None = None,
         modalities: Collection[str] = (),
         on_change: Labelled | None = None,
+        vanished: Callable[[Collection[str]], None] | None = None,
     ) -> None:
-        self.url, self._on_change = str(client.base_url), on_change
+        self.url, self._on_change, self._vanished = str(client.base_url), on_change, vanished
         self._client = client
         self._folder = cache / md5_digest(self.url)
         catalog = Catalog(client, search, modalities, unusable=self._folder / "unusable.json")
@@ -90,7 +92,10 @@ class PacsReading(DICOMWebDatastore):
         self._show()
         if not before.answered:
             self._copies.forget_all_but(now)
-        for image in before.images.keys() - now.images.keys():
+        gone = before.images.keys() - now.images.keys()
+        if self._vanished and (gone or not before.answered):
+            self._vanished(now.images)
+        for image in gone:
             logger.info("The series %s is not in the PACS any more", image)
             self._copies.forget(image)
             self._failed.forget(image)

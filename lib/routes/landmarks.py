@@ -104,10 +104,7 @@ async def _landmarks(
     instance = app_instance()
     project = instance.project
     if tag == FINAL:
-        submitted = await run_in_threadpool(project.results.submitted, image)
-        if submitted is None:
-            raise HTTPException(404, f"Nobody has submitted landmarks of {image}.")
-        return submitted
+        return await run_in_threadpool(project.results.submitted, image)
     finder = instance.landmark_finder(model)
     chosen = await run_in_threadpool(finder.version, version)
     if found := await run_in_threadpool(project.results.last, model, image, chosen):

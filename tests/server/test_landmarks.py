@@ -162,7 +162,9 @@ def test_what_people_marked_can_be_had_as_well(marked: Marked):
         told = marked.get(image, tag="final").json()
         for name, place in marked.truth[image].items():
             np.testing.assert_allclose(told["landmarks"][name]["ras"], place, atol=1e-2)
-    assert "Nobody has submitted" in sentence(marked.get("unseen", tag="final"), 404)
+    refusal = sentence(marked.get("unseen", tag="final"), 404)
+    assert "Nobody has submitted" in refusal
+    assert "are no landmarks" in refusal, "there is a file"
 
 
 def test_files_lie_beside_labels(marked: Marked):

@@ -56,6 +56,7 @@ def open_project(tmp_path: Path, studies: Path):
             extensions=["*.nii.gz"],
             check=project.check_label,
             stored=project.results.write_beside,
+            vanished=project.results.forget_all_but,
             auto_reload=False,
             read_only=False,
         )

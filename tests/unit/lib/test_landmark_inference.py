@@ -1,7 +1,9 @@
 """Landmarks found in an image: balls for viewers, everything in the JSON, and files beside labels."""
 
 import json
+import threading
 
+import nibabel as nib
 import numpy as np
 import pytest
 from fastapi import HTTPException
@@ -13,7 +15,8 @@ from fewshot.volumes import read_labels, read_volume
 from lib.infers import LandmarkFinder, Segmentation
 from lib.landmarks import computing
 from lib.models import PublishedLandmarks, PublishedModels
-from tests.unit.lib.landmarks import BOTH, CENTRES, LABELS, VOLUME, dots, millimetres
+from tests.unit.lib.conftest import write_label
+from tests.unit.lib.landmarks import BOTH, CENTRES, LABELS, VOLUME, dots, millimetres, write_points
 
 NAMES = list(CENTRES)
 
@@ -126,12 +129,14 @@ def test_todays_names(task, project, studies):
 def test_more_than_fit_into_a_label_map(task, project, studies, says):
     places = {f"l{n}": (n % 38 + 1, (n // 38) * 4 + 1, 3) for n in range(270)}
     says(places)
-    found, result = infer(task, studies, radius=0.1)
+    file, result = task({"image": str(studies / "b.nii.gz"), "device": "cpu", "radius": 0.1})
+    assert nib.load(file).get_data_dtype() == np.uint8
+    found = read_labels(file, VOLUME)
     assert len(result["landmarks"]) == 270
     assert all(told["found"] for told in result["landmarks"].values())
     assert len(result["label_names"]) == 255
     assert (found > 0).sum() == 250, "five values were taken"
-    assert found.dtype == np.uint16 or found.max() == 255
+    assert found.max() == 255
     (_, note) = result["notes"]
     assert note.startswith("20 of 270 landmarks are not in the label map, which holds 255 labels: l250, l251")
 
@@ -194,6 +199,68 @@ class TestFilesBesideLabels:
         project.datastore.remove_label("a", "final")
         assert self.folder(studies, "final") == set()
 
+    def test_they_go_with_a_label_that_somebody_else_removed(self, project, studies):
+        (studies / "labels" / "final" / "a.nii.gz").unlink()
+        project.datastore.refresh()
+        assert self.folder(studies, "final") == set()
+
+    def test_they_go_with_a_label_that_went_with_its_image(self, project, studies):
+        for file in (studies / "labels" / "final" / "a.nii.gz", studies / "a.nii.gz"):
+            file.unlink()
+        project.datastore.refresh()
+        assert self.folder(studies, "final") == set()
+
+    @pytest.mark.parametrize("removed", [False, True])
+    def test_of_two_labels_that_come_at_once_they_are_those_of_the_one_that_stays(
+        self, project, studies, tmp_path, monkeypatch, removed
+    ):
+        store, stored = project.datastore, project.datastore._stored
+        writing, go_on = threading.Event(), threading.Event()
+
+        def slow(*told):
+            if not writing.is_set():
+                writing.set()
+                assert go_on.wait(20)
+            stored(*told)
+
+        monkeypatch.setattr(store, "_stored", slow)
+
+        def first():
+            dot = write_label(tmp_path / "1.nii.gz", dots({1: (10, 10, 2)}), studies / "b.nii.gz")
+            store.save_label("b", str(dot), "final", {"label_info": [{"name": NAMES[0]}]})
+
+        def second():
+            dot = write_label(tmp_path / "2.nii.gz", dots({1: (20, 20, 5)}), studies / "b.nii.gz")
+            store.save_label("b", str(dot), "final", {"label_info": [{"name": NAMES[1]}]})
+            if removed:
+                store.remove_label("b", "final")
+
+        threads = [threading.Thread(target=save) for save in (first, second)]
+        threads[0].start()
+        assert writing.wait(20)
+        threads[1].start()
+        threads[1].join(0.5)  # time enough to overtake the first one, if it could
+        go_on.set()
+        for thread in threads:
+            thread.join(20)
+        beside = studies / "labels" / "final" / "b.mrk.json"
+        if removed:
+            assert not [name for name in self.folder(studies, "final") if name.startswith("b.")]
+        else:
+            assert set(read_points(beside)[0]) == {NAMES[1]}
+
+    @pytest.mark.parametrize(("complete", "absent"), [("true", {NAMES[1]}), ("false", set())])
+    def test_in_a_complete_label_what_is_not_marked_is_absent(
+        self, open_project, submit, studies, complete, absent
+    ):
+        project = open_project(landmarks=",".join(NAMES), complete=complete)
+        submit(project, "b", dots({1: (10, 10, 2)}), NAMES)
+        told = project.results.submitted("b")
+        assert {name for name, of in told.landmarks.items() if not of.found} == absent
+        for file in ("b.landmarks.json", "b.mrk.json"):
+            marks, missing = read_points(studies / "labels" / "final" / file, VOLUME)
+            assert (set(marks), missing) == ({NAMES[0]}, absent)
+
     def test_of_what_a_model_found(self, task, project, studies, says):
         says({NAMES[0]: (5, 5, 2), NAMES[1]: None})
         file, result = task({"image": str(studies / "b.nii.gz"), "result_extension": ".nii.gz"})
@@ -213,15 +280,24 @@ class TestFilesBesideLabels:
         assert list(entry["labels"]) == ["final"]
         assert entry["labels"]["final"]["ext"] == ".nii.gz"
 
+    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("no JSON")])
     def test_a_label_is_stored_even_where_they_cannot_be_written(
-        self, project, submit, studies, monkeypatch, caplog
+        self, project, submit, studies, monkeypatch, caplog, error
     ):
         def full(*_, **__):
-            raise OSError(28, "No space left on device")
+            raise error
 
         monkeypatch.setattr("lib.landmarks.results.write_json", full)
         submit(project, "b", BOTH, NAMES)
         assert "b.nii.gz" in self.folder(studies, "final")
+        assert "landmarks of b were not written beside its label" in caplog.text
+
+    def test_a_label_is_stored_even_where_its_points_are_none(self, task, project, studies, says, caplog):
+        says({NAMES[0]: (5, 5, 2)})
+        file, result = task({"image": str(studies / "b.nii.gz"), "result_extension": ".nii.gz"})
+        result["landmarks"][NAMES[0]]["candidates"][0]["ras"][0] = float("nan")
+        project.datastore.save_label("b", file, "original", {"model": "landmarks", "params": result})
+        assert self.folder(studies, "original") == {"b.nii.gz"}
         assert "landmarks of b were not written beside its label" in caplog.text
 
 
@@ -255,9 +331,38 @@ class TestLastResults:
         project.workspace.landmarks("landmarks").joinpath("b.json").write_text("{")
         assert project.results.last("landmarks", "b", result["version"]) is None
 
-    def test_what_people_marked(self, project):
+    def test_it_goes_with_the_image(self, task, project, studies, says):
+        result = self.result(task, studies, {NAMES[0]: (5, 5, 2)}, says)
+        folder = project.workspace.landmarks("landmarks")
+        for image in "ab":
+            project.results.keep("landmarks", image, result)
+        project.datastore.remove_image("b")
+        assert [file.name for file in folder.iterdir()] == ["a.json"]
+        (studies / "a.nii.gz").unlink()
+        project.datastore.refresh()
+        assert list(folder.iterdir()) == []
+
+    def test_it_is_told_under_todays_names(self, task, project, studies, says):
+        result = self.result(task, studies, {NAMES[0]: (5, 5, 2), NAMES[1]: None}, says)
+        project.results.keep("landmarks", "b", result)
+        content = json.loads(project.labels.path.read_text())
+        content["labels"] = {"other": 1, "lamp": 2, NAMES[1]: 3, "bright": 4, "dark": 5}
+        project.labels.path.write_text(json.dumps(content))
+        last = project.results.last("landmarks", "b", result["version"])
+        assert {key: of.name for key, of in last.landmarks.items()} == {"lamp": "lamp", NAMES[1]: NAMES[1]}
+        assert last.to_json()["landmarks"]["lamp"] == result["landmarks"][NAMES[0]]
+
+    def test_what_people_marked(self, project, studies):
         told = project.results.submitted("a")
         assert list(told.landmarks) == NAMES
         assert all(of.found and of.confidence == 1 for of in told.landmarks.values())
         assert told.provenance == {"method": "marked by hand"}
-        assert project.results.submitted("b") is None
+        with pytest.raises(HTTPException) as refusal:
+            project.results.submitted("b")
+        assert (refusal.value.status_code, refusal.value.detail) == (
+            404,
+            "Nobody has submitted landmarks of b.",
+        )
+        write_points(studies, "b.json", {"vertex": [900, 2, 3]})
+        with pytest.raises(HTTPException, match="of b. landmarks/b.json: landmark vertex lies outside"):
+            project.results.submitted("b")
