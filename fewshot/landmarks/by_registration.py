@@ -29,7 +29,11 @@ TRUSTED = 0.15
 TURNED = 25.0
 """Degrees: features of a picture that is turned more than this are others, those of its grey values turn with it."""
 LEAST = 0.25
-"""Least confidence of a landmark that is said to be in the image, and of the median of all that should be in it."""
+"""Least confidence of a landmark that is said to be in the image,"""
+LEAST_PROBABLE = 0.1
+"""and where it is a probability: background is a class of it."""
+ENOUGH, SHARE = 6, 1 / 3
+"""Of so many landmarks that should be in the image or more, such a share must be found, else chance has found them."""
 
 OUTSIDE = "it lies outside of what this image shows"
 UNLIKE = "nothing in this image looks like it"
@@ -94,9 +98,10 @@ def by_registration(
             places = match(normalise(volume.array, stack.limits), spacing, evidence, len(model.names))
     progress("register", 2, 2)
     step = float(np.median([of.textures.step for of in model.remembered]))
-    judged = [_judged(name, places.get(k), volume, step) for k, name in enumerate(model.names)]
-    inside = [of.confidence for of in judged if of.reason != OUTSIDE]
-    if inside and np.median(inside) < LEAST:  # registration always comes to some end
+    least = LEAST if seen is None else LEAST_PROBABLE
+    judged = [_judged(name, places.get(k), volume, step, least) for k, name in enumerate(model.names)]
+    inside = [of for of in judged if of.reason != OUTSIDE]
+    if len(inside) >= ENOUGH and sum(of.found for of in inside) < SHARE * len(inside):
         return [replace(of, found=False, reason=STRANGE) if of.found else of for of in judged]
     return judged
 
@@ -116,7 +121,7 @@ def _evidence(model: LandmarkModel, template: AtlasTemplate, of: Registered, vol
     return Evidence(known.textures, [carried.get(k) for k in landmarks], [rows.get(k) for k in landmarks])
 
 
-def _judged(name: str, of: Place | None, volume: Volume, step: float) -> FoundLandmark:
+def _judged(name: str, of: Place | None, volume: Volume, step: float, least: float) -> FoundLandmark:
     """Whether a place is the landmark."""
     spacing = np.array(volume.spacing)
     if of is None or not _within(of.place / spacing, volume):
@@ -131,7 +136,7 @@ def _judged(name: str, of: Place | None, volume: Volume, step: float) -> FoundLa
         Candidate(_world(of.place, volume), confidence),
         *sorted(rivals, key=lambda rival: -rival.confidence),
     ]
-    if confidence < LEAST:
+    if confidence < least:
         return FoundLandmark(
             name, found=False, confidence=confidence, candidates=tuple(places), reason=UNLIKE
         )
