@@ -1,3 +1,3 @@
 """Few-shot, multi-label segmentation and landmark localisation on frozen DINOv2 features."""
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 KEY = "landmarks"
 """Under it a result has its landmarks."""
 
+BY_HAND = "marked by hand"
+"""The method of landmarks that people have marked."""
+
 BESIDE = (".landmarks.json", ".mrk.json")
 """What stands beside a label file `NAME.nii.gz`: `NAME` with these; a datastore takes neither for image or label."""
 
@@ -146,7 +149,7 @@ def marked(template: LandmarkTemplate) -> LandmarkPrediction:
         for name, mark in template.marks.items()
     }
     absent = {
-        name: FoundLandmark(name, found=False, confidence=0.0, reason="somebody looked for it")
+        name: FoundLandmark(name, found=False, confidence=0.0, reason="marked as absent")
         for name in sorted(template.absent)
     }
     return LandmarkPrediction(
@@ -154,7 +157,7 @@ def marked(template: LandmarkTemplate) -> LandmarkPrediction:
         affine=volume.affine,
         shape=volume.shape,
         calibrated=volume.calibrated,
-        provenance={"method": "marked by hand"},
+        provenance={"method": BY_HAND},
         notes=list(volume.notes),
     )
 

@@ -17,6 +17,7 @@ from highdicom.sr import (
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
+    PersonObserverIdentifyingAttributes,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     RelationshipTypeValues,
@@ -30,6 +31,7 @@ from pydicom.sr.coding import Code
 from fewshot.errors import FewshotError
 from fewshot.landmarks.result import FoundLandmark, LandmarkPrediction
 from fewshot.landmarks.template import Point
+from lib.landmarks.results import BY_HAND
 
 codes: Any = codedict.codes  # whose attributes are made at run time
 
@@ -39,6 +41,8 @@ SCHEME = "99FEWSHOT"
 """Designator of the codes of landmarks: a landmark is whatever somebody named, and that is its code's meaning."""
 STRUCTURE: Final = Code("123037004", "SCT", "Anatomical Structure")
 PROGRAM = "fewshot"
+SOMEBODY = "Annotator"
+"""The observer of what a person marked, where nobody knows who that was."""
 
 PROCEDURES = {
     "CT": codes.LN.CTUnspecifiedBodyRegion,
@@ -55,15 +59,18 @@ _Group = PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualita
 
 
 def report_of(
-    prediction: LandmarkPrediction, placed: Placed, *, modality: str, image: str
+    prediction: LandmarkPrediction, placed: Placed, *, modality: str, image: str, creator: str
 ) -> MeasurementReport:
     """Tell all landmarks: those that were found with their points, the others as absent, with the reason.
+
+    What a model found is the program's observation, with its certainty; what was marked by hand is a person's.
 
     Args:
         prediction: of one image.
         placed: says where a point is.
         modality: of the image.
         image: its SeriesInstanceUID; reports of one image tell a landmark under one tracking UID.
+        creator: the observer of what was marked by hand; empty where nobody is known.
 
     Raises:
         FewshotError: without landmarks, or for a name that DICOM cannot hold.
@@ -73,25 +80,36 @@ def report_of(
             "No report was written: the prediction has no landmark; fit a model with some first."
         )
     made = prediction.provenance
-    version, model = str(made.get("fewshot") or "unknown"), str(made.get("model") or "")
-    algorithm = AlgorithmIdentification(PROGRAM, version, _parameters(made))
-    device = DeviceObserverIdentifyingAttributes(
-        uid=named_uid(PROGRAM, version, model),
-        name=PROGRAM,
-        manufacturer_name=PROGRAM,
-        model_name=str(made.get("method") or PROGRAM),
-        serial_number=model or None,
-    )
+    algorithm = None
+    if by_hand(prediction):
+        name = creator or SOMEBODY
+        name = name if "^" in name else f"{name[: LONGEST - 1]}^"  # highdicom doubts names of one part without it
+        person = PersonObserverIdentifyingAttributes(name)
+        context = ObservationContext(observer_person_context=ObserverContext(codes.DCM.Person, person))
+    else:
+        version, model = str(made.get("fewshot") or "unknown"), str(made.get("model") or "")
+        algorithm = AlgorithmIdentification(PROGRAM, version, _parameters(made))
+        device = DeviceObserverIdentifyingAttributes(
+            uid=named_uid(PROGRAM, version, model),
+            name=PROGRAM,
+            manufacturer_name=PROGRAM,
+            model_name=str(made.get("method") or PROGRAM),
+            serial_number=model or None,
+        )
+        context = ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, device))
     return MeasurementReport(
-        observation_context=ObservationContext(
-            observer_device_context=ObserverContext(codes.DCM.Device, device)
-        ),
+        observation_context=context,
         procedure_reported=PROCEDURES.get(modality, codes.SCT.ImagingProcedure),
         imaging_measurements=[
             _group(landmark, placed, algorithm, named_uid(image, name))
             for name, landmark in prediction.landmarks.items()
         ],
     )
+
+
+def by_hand(prediction: LandmarkPrediction) -> bool:
+    """Whether a person has marked the landmarks."""
+    return prediction.provenance.get("method") == BY_HAND
 
 
 def named_uid(*names: str) -> str:
@@ -113,7 +131,10 @@ def landmark_code(name: str) -> Code:
     return Code(hashlib.blake2b(name.encode(), digest_size=8).hexdigest(), SCHEME, name)
 
 
-def _group(landmark: FoundLandmark, placed: Placed, algorithm: AlgorithmIdentification, uid: str) -> _Group:
+def _group(
+    landmark: FoundLandmark, placed: Placed, algorithm: AlgorithmIdentification | None, uid: str
+) -> _Group:
+    """What is said about a landmark, by an algorithm or by a person."""
     common: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(uid=uid, identifier=landmark.name),
         "finding_category": STRUCTURE,
@@ -123,12 +144,14 @@ def _group(landmark: FoundLandmark, placed: Placed, algorithm: AlgorithmIdentifi
     if landmark.point is None:
         absent = QualitativeEvaluation(codes.DCM.PresenceOfProperty, codes.SCT.Absent)
         group = MeasurementsAndQualitativeEvaluations(**common, qualitative_evaluations=[absent])
-        told = f"Not found: {landmark.reason}" if landmark.reason else "Not found"
+        told = ": ".join(text for text in ("Not found" if algorithm else "", landmark.reason) if text)
         group[0].ContentSequence.append(
             TextContentItem(codes.DCM.Comment, told, RelationshipTypeValues.CONTAINS)
         )
         return group
     region, image = placed(landmark.point)
+    if algorithm is None:
+        return PlanarROIMeasurementsAndQualitativeEvaluations(**common, referenced_region=region)
     certainty = Measurement(
         name=codes.DCM.CertaintyOfFinding,
         value=round(100 * landmark.confidence, 2),

@@ -27,7 +27,7 @@ from fewshot.errors import FewshotError
 from fewshot.landmarks.result import LandmarkPrediction
 from fewshot.landmarks.template import Point
 from fewshot.volumes.dicom_writing import new_uid
-from lib.pacs.sr_content import LONGEST, PROGRAM, SCHEME, Placed, report_of
+from lib.pacs.sr_content import LONGEST, PROGRAM, SCHEME, Placed, by_hand, report_of
 from lib.pacs.sr_images import Planes, in_space, read_images
 
 DESCRIPTION = "Landmarks"
@@ -58,7 +58,8 @@ def write_sr(
         series: folder with the DICOM files of the image.
         out: the file to write.
         description: SeriesDescription (cut to 64 characters).
-        creator: who had it made, for ParticipantSequence. The observer is the program.
+        creator: who had it made. Of what was marked by hand that is the observer; otherwise the observer is the
+            program, and ParticipantSequence tells who.
 
     Returns:
         The report's SOPInstanceUID.
@@ -69,12 +70,13 @@ def write_sr(
     """
     images = read_images(series)
     images[0].decode()  # the patient's name with the image's character set, before another one is declared
-    report = _report(prediction, images, series)
+    creator = _plain(creator).replace("=", "-")
+    report = _report(prediction, images, series, creator)
     report.SpecificCharacterSet = "ISO_IR 192"
     report.SeriesDescription = _plain(description) or DESCRIPTION
     # UTC, as segmentations are written; fractions tell apart what was made within one second
     now = datetime.now(UTC)
-    if creator := _plain(creator).replace("=", "-"):
+    if creator and not by_hand(prediction):
         report.ParticipantSequence = [_requester(creator, now)]
     report.ContentDate = report.SeriesDate = report.InstanceCreationDate = now.strftime("%Y%m%d")
     report.ContentTime = report.SeriesTime = report.InstanceCreationTime = now.strftime("%H%M%S.%f")
@@ -90,7 +92,7 @@ def write_sr(
     return str(report.SOPInstanceUID)
 
 
-def _report(prediction: LandmarkPrediction, images: list[Dataset], series: Path) -> Dataset:
+def _report(prediction: LandmarkPrediction, images: list[Dataset], series: Path, creator: str) -> Dataset:
     image = images[0]
     kind: type[ComprehensiveSR | Comprehensive3DSR]
     placed: Placed
@@ -104,7 +106,7 @@ def _report(prediction: LandmarkPrediction, images: list[Dataset], series: Path)
             "ImagePositionPatient); export the series again."
         )
     modality, uid = str(image.get("Modality", "")), str(image.SeriesInstanceUID)
-    content = report_of(prediction, placed, modality=modality, image=uid)
+    content = report_of(prediction, placed, modality=modality, image=uid, creator=creator)
     first = Dataset()  # without what is in the image: highdicom refuses values that many a scanner writes
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         setattr(first, keyword, image[keyword].value)
@@ -119,7 +121,8 @@ def _report(prediction: LandmarkPrediction, images: list[Dataset], series: Path)
             series_number=SERIES_NUMBER,
             sop_instance_uid=new_uid(),
             instance_number=1,
-            is_complete=True,  # preliminary and not verified: nobody has looked at it
+            is_complete=True,
+            is_final=by_hand(prediction),  # otherwise preliminary: nobody has looked at it
             manufacturer=PROGRAM,
             manufacturer_model_name=PROGRAM,
             device_serial_number=str(made.get("model") or "unknown"),
