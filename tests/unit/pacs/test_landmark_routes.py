@@ -14,6 +14,7 @@ from fewshot.errors import FewshotError
 from fewshot.volumes import read_volume
 from lib.pacs.sr_reading import read_sr
 from tests.pacs.making_sr import VOXELS, make_prediction
+from tests.unit.pacs.conftest import submit
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,22 @@ def test_one_is_stored(client, project, fake, folder, uid, asked):
     client.post(f"/landmarks/{uid}/sr")
     assert len(reports(fake)) == 2
     assert asked == ["0001"], "what was found is known"
+
+
+def test_what_people_marked_is_reported_as_theirs(client, project, fake, folder, uid, asked, monkeypatch):
+    drawn = np.zeros(read_volume(folder).shape, np.uint8)
+    drawn[2, 1, 1] = 1
+    submit(project.datastore, uid, drawn, ["tip landmark"])
+    monkeypatch.setattr("lib.routes.landmarks.settings", SimpleNamespace(MONAI_LABEL_AUTH_ENABLE=True))
+    answer = client.get(f"/landmarks/{uid}", params={"format": "sr", "tag": "final"})
+    assert client.post(f"/landmarks/{uid}/sr", params={"tag": "final"}).status_code == 200
+    (stored,) = reports(fake)
+    for report in (pydicom.dcmread(BytesIO(answer.content)), stored):
+        assert list(read_sr(report, folder)) == ["tip landmark"]
+        names = [item.PersonName for item in report.ContentSequence if "PersonName" in item]
+        assert names == ["ann^"]
+        assert report.PreliminaryFlag == "FINAL"
+    assert asked == []
 
 
 def test_what_is_known_is_told_in_every_form(client, project, uid, asked):

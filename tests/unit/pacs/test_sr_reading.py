@@ -11,7 +11,9 @@ from nibabel.affines import apply_affine
 from pydicom import Dataset
 
 from fewshot.errors import FewshotError
+from fewshot.landmarks import LandmarkTemplate, Mark
 from fewshot.volumes import Volume
+from lib.landmarks.results import marked
 from lib.pacs.sr_reading import read_sr
 from lib.pacs.sr_writing import write_sr
 from tests.pacs.making_sr import VOXELS, make_prediction
@@ -87,6 +89,16 @@ def test_what_was_written_comes_back(volume, series, given):
     assert list(read) == list(VOXELS)  # without what was not found
     for name, voxel in VOXELS.items():
         np.testing.assert_allclose(read[name], apply_affine(volume.affine, voxel), atol=1e-3)
+
+
+def test_what_was_marked_by_hand_comes_back(volume, series):
+    marks = {name: Mark(point) for name, point in make_prediction(volume).points.items()}
+    prediction = marked(LandmarkTemplate(volume, marks, frozenset({"chin"})))
+    write_sr(prediction, series, series.parent / "sr.dcm")
+    read = read_sr(pydicom.dcmread(series.parent / "sr.dcm"), series)
+    assert list(read) == list(VOXELS)
+    for name, point in prediction.points.items():
+        np.testing.assert_allclose(read[name], point, atol=1e-3)
 
 
 def test_pixels_of_a_radiograph_come_back(series):

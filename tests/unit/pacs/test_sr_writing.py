@@ -12,8 +12,10 @@ import pytest
 from highdicom.sr import Comprehensive3DSR, ComprehensiveSR, srread
 
 from fewshot.errors import FewshotError
+from fewshot.landmarks import LandmarkTemplate, Mark
 from fewshot.landmarks.result import LandmarkPrediction
 from fewshot.volumes import Volume, read_volume
+from lib.landmarks.results import marked
 from lib.pacs.sr_writing import write_sr
 from tests.pacs.making import write_image
 from tests.pacs.making_sr import LOST, MADE, VOXELS, make_prediction
@@ -115,6 +117,39 @@ def test_program_and_model_are_named_and_nobody_has_verified_it(volume, tmp_path
     assert scheme.CodingSchemeDesignator == "99FEWSHOT"
 
 
+def by_hand(volume: Volume) -> LandmarkPrediction:
+    """What somebody has marked: `VOXELS`, and that there is no chin."""
+    voxels = {name: (x, y, min(z, volume.shape[2] - 1)) for name, (x, y, z) in VOXELS.items()}
+    marks = {name: Mark(point) for name, point in make_prediction(volume, voxels).points.items()}
+    return marked(LandmarkTemplate(volume, marks, frozenset({LOST.name})))
+
+
+@pytest.mark.parametrize(
+    ("creator", "observer"),
+    [("Jörg^Ä", "Jörg^Ä"), ("ann", "ann^"), ("", "Annotator^"), ("x" * 90, "x" * 63 + "^")],
+)
+def test_what_was_marked_by_hand_is_the_observation_of_a_person(volume, tmp_path, creator, observer):
+    report = write(by_hand(volume), tmp_path / "image", creator=creator)
+    (context,) = report.content.get_observer_contexts()
+    assert context.observer_type.meaning == "Person"
+    assert str(context.observer_identifying_attributes.name) == observer
+    assert "ParticipantSequence" not in report
+    flags = report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag
+    assert flags == ("COMPLETE", "FINAL", "UNVERIFIED")
+    groups = report.content.get_planar_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == list(VOXELS)
+    assert not any(group.get_measurements() for group in groups), "nobody said how certain it is"
+    (absent,) = report.content.get_image_measurement_groups()
+    concepts = {
+        item.ConceptNameCodeSequence[0].CodeMeaning
+        for of in (*groups, absent)
+        for item in of[0].ContentSequence
+    }
+    assert not {concept for concept in concepts if "Algorithm" in concept}
+    texts = [item.TextValue for item in absent[0].ContentSequence if "TextValue" in item]
+    assert texts == [LOST.name, "marked as absent"]
+
+
 def test_study_and_series_of_the_image_are_referenced(volume, tmp_path):
     report = write(make_prediction(volume), tmp_path / "image")
     images = files(tmp_path / "image")
@@ -167,7 +202,8 @@ def test_a_radiograph_without_position_has_pixels(tmp_path):
 
 @pytest.mark.parametrize("modality", ["CT", "MR", "CR"])
 @pytest.mark.parametrize("placed", [True, False])
-def test_other_programs_have_nothing_against_it(tmp_path, modality, placed):
+@pytest.mark.parametrize("made", [make_prediction, by_hand])
+def test_other_programs_have_nothing_against_it(tmp_path, modality, placed, made):
     if placed:
         write_image(tmp_path / "image", modality=modality)
     else:
@@ -177,7 +213,7 @@ def test_other_programs_have_nothing_against_it(tmp_path, modality, placed):
         image.StudyTime, image.Modality = "010100", modality
         image.save_as(path)
     write_sr(
-        make_prediction(read_volume(tmp_path / "image")),
+        made(read_volume(tmp_path / "image")),
         tmp_path / "image",
         tmp_path / "sr.dcm",
         creator="A^B",
