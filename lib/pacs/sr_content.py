@@ -83,7 +83,8 @@ def report_of(
     algorithm = None
     if by_hand(prediction):
         name = creator or SOMEBODY
-        name = name if "^" in name else f"{name[: LONGEST - 1]}^"  # highdicom doubts names of one part without it
+        if "^" not in name:
+            name = f"{name[: LONGEST - 1]}^"  # highdicom doubts a name of one part without it
         person = PersonObserverIdentifyingAttributes(name)
         context = ObservationContext(observer_person_context=ObserverContext(codes.DCM.Person, person))
     else:

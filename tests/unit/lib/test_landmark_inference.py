@@ -13,7 +13,7 @@ from fewshot.landmarks.files import read_points
 from fewshot.landmarks.result import LandmarkPrediction
 from fewshot.volumes import read_labels, read_volume
 from lib.infers import LandmarkFinder, Segmentation
-from lib.landmarks import computing
+from lib.landmarks import computing, results
 from lib.models import PublishedLandmarks, PublishedModels
 from tests.unit.lib.conftest import write_label
 from tests.unit.lib.landmarks import BOTH, CENTRES, LABELS, VOLUME, dots, millimetres, write_points
@@ -214,16 +214,16 @@ class TestFilesBesideLabels:
     def test_of_two_labels_that_come_at_once_they_are_those_of_the_one_that_stays(
         self, project, studies, tmp_path, monkeypatch, removed
     ):
-        store, stored = project.datastore, project.datastore._stored
+        store, write = project.datastore, results._write
         writing, go_on = threading.Event(), threading.Event()
 
         def slow(*told):
             if not writing.is_set():
                 writing.set()
                 assert go_on.wait(20)
-            stored(*told)
+            write(*told)
 
-        monkeypatch.setattr(store, "_stored", slow)
+        monkeypatch.setattr(results, "_write", slow)
 
         def first():
             dot = write_label(tmp_path / "1.nii.gz", dots({1: (10, 10, 2)}), studies / "b.nii.gz")
