@@ -14,7 +14,7 @@ from fewshot.landmarks.carrying import carry
 from fewshot.landmarks.matching import Evidence, Place, match
 from fewshot.landmarks.model import LandmarkModel, Remembered
 from fewshot.landmarks.result import Candidate, FoundLandmark
-from fewshot.landmarks.template import LandmarkTemplate, to_voxels
+from fewshot.landmarks.template import LandmarkTemplate, inside, to_voxels
 from fewshot.landmarks.texture import Textures
 from fewshot.model import Model
 from fewshot.pipeline import timed
@@ -100,8 +100,8 @@ def by_registration(
     step = float(np.median([of.textures.step for of in model.remembered]))
     least = LEAST if seen is None else LEAST_PROBABLE
     judged = [_judged(name, places.get(k), volume, step, least) for k, name in enumerate(model.names)]
-    inside = [of for of in judged if of.reason != OUTSIDE]
-    if len(inside) >= ENOUGH and sum(of.found for of in inside) < SHARE * len(inside):
+    expected = [of for of in judged if of.reason != OUTSIDE]
+    if len(expected) >= ENOUGH and sum(of.found for of in expected) < SHARE * len(expected):
         return [replace(of, found=False, reason=STRANGE) if of.found else of for of in judged]
     return judged
 
@@ -123,14 +123,13 @@ def _evidence(model: LandmarkModel, template: AtlasTemplate, of: Registered, vol
 
 def _judged(name: str, of: Place | None, volume: Volume, step: float, least: float) -> FoundLandmark:
     """Whether a place is the landmark."""
-    spacing = np.array(volume.spacing)
-    if of is None or not _within(of.place / spacing, volume):
+    if of is None or not inside(volume, _world(of.place, volume)):
         return FoundLandmark(name, found=False, confidence=0.0, reason=OUTSIDE)
     confidence = confidence_of(of.likeness, of.cycle / step, of.off / step)
     rivals = [
         Candidate(_world(place, volume), confidence * float(np.clip(alike / max(of.likeness, 1e-6), 0, 1)))
         for place, alike in of.rivals
-        if _within(place / spacing, volume)
+        if inside(volume, _world(place, volume))
     ]
     places = [
         Candidate(_world(of.place, volume), confidence),
@@ -157,10 +156,6 @@ def confidence_of(likeness: float, cycle: float, off: float) -> float:
 def _world(place: np.ndarray, volume: Volume) -> tuple[float, float, float]:
     x, y, z = apply_affine(volume.affine, place / np.array(volume.spacing))
     return float(x), float(y), float(z)
-
-
-def _within(voxel: np.ndarray, volume: Volume) -> bool:
-    return bool((voxel >= -0.5).all() and (voxel < np.array(volume.shape) - 0.5).all())
 
 
 def _step(volume: Volume) -> float:
