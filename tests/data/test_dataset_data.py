@@ -62,7 +62,8 @@ def test_two_partly_labelled_bodies_complete_each_other() -> None:
 def test_micro_ct_in_grey_values_is_windowed_by_its_values() -> None:
     dataset = Dataset.open(DATA / "ct_mouse_skull_landmarks")
     assert dataset.modality == "CT"
-    assert dataset.labelled == {}
+    assert dataset.labels == {}
+    assert len(dataset.landmarks) == 45
     volume = dataset.volume(next(iter(dataset.cases.values())))
     assert resolve_spec(SliceSpec(size=224), [volume]).window == "percentile"
 
