@@ -13,6 +13,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from fewshot.features.device import choose_dtype
+
 GROUPS = ("adapters", "volumes", "landmarks", "refinement", "server")
 
 
@@ -32,7 +34,7 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "bfloat16": torch.cpu._is_avx512_bf16_supported(),
+        "bfloat16": choose_dtype(torch.device("cpu")) == torch.bfloat16,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

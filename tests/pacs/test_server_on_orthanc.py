@@ -13,7 +13,7 @@ import requests
 
 from fewshot.demo.orthanc import Orthanc
 from fewshot.phantoms import ORGANS, make_study
-from fewshot.volumes import read_volume
+from fewshot.volumes import read_labels, read_volume, write_labels
 from fewshot.volumes.dicom_writing import write_dicom
 from lib.pacs.seg_reading import read_seg
 from tests.pacs.conftest import delete
@@ -41,7 +41,11 @@ def studies(orthanc, tmp_path_factory) -> dict[str, tuple[Path, np.ndarray]]:
     for seed in range(3):
         volume, truth = make_study(seed, shape=SHAPE)
         folder = root / str(seed)
-        studies[write_dicom(volume, folder, patient=f"phantom-{seed}", description="abdomen")] = folder, truth
+        uid = write_dicom(volume, folder, patient=f"phantom-{seed}", description="abdomen")
+        drawn = root / f"{seed}.nii.gz"
+        write_labels(drawn, truth, volume)
+        # in the order of slices that DICOM files are read in, which may be the other way round
+        studies[uid] = folder, read_labels(drawn, read_volume(folder))
         orthanc.upload(folder)
     return studies
 

@@ -4,13 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from fewshot.features import FeatureBank, load_backbone
 from fewshot.volumes import Volume
-
-torch.cpu._is_avx512_bf16_supported = lambda: False
-"""Comparisons to the last digits are of float32, on processors that would be quicker in bfloat16 too."""
 
 
 def blobs(seed: int, shape=(40, 36, 8), *, shift=(0, 0)):

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from fewshot.errors import FewshotError
-from fewshot.features.device import choose_dtype
 from fewshot.refine.prompt import Prompt
 from fewshot.refine.sam import Frame, load_sam
 from fewshot.refine.sam.promptable import PROMPTS
@@ -136,13 +135,13 @@ def test_the_content_alone_matters(tiny_sam):
     np.testing.assert_allclose(pixels[0, 0, :, :48], (image * 255 - 123.675) / 58.395, rtol=1e-4)
 
 
-def test_bfloat16_is_close_and_says_so():
+def test_bfloat16_is_close_and_says_so(monkeypatch):
+    slow = load_sam("random-tiny", device="cpu", dtype=torch.bfloat16)
+    assert slow.dtype == torch.float32  # a processor that cannot do it quickly
+    monkeypatch.setenv("FEWSHOT_DTYPE", "bfloat16")
     exact, rough = (load_sam("random-tiny", device="cpu", dtype=d) for d in (torch.float32, torch.bfloat16))
     image = picture(64, 48)[None] / np.float32(255)
-    if choose_dtype(CPU) == torch.float32:
-        assert rough.dtype == torch.float32  # a processor that cannot do it quickly
-        return
-    assert rough.dtype == torch.bfloat16
+    assert (exact.dtype, rough.dtype) == (torch.float32, torch.bfloat16)
     first, second = (model.encode(image)[0]["image"] for model in (exact, rough))
     assert 0 < np.abs(first - second).max() < 0.2
 
