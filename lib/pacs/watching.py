@@ -99,9 +99,8 @@ class Watch:
             self._catalog.ask(READ_SECONDS if self._following else None)
         except PacsError as error:
             failure = error
-        self._note(
-            str(failure) if failure else None
-        )  # who sees what is new must not be told of an old problem
+        # first, so that nobody who sees what is new is told of a problem that is over
+        self._note(str(failure) if failure else None)
         before, now = self._replace()  # also what it said until it failed
         self._complete = since or (now.answered and not now.waiting)
         changed = [

@@ -21,6 +21,9 @@ from monailabel.client import MONAILabelClient
 SKIPPED = ("background", "foreground_scribbles", "background_scribbles")
 """Segments that the plugin never sends."""
 
+EPOCHS = 20
+"""Enough that a corrected image gets a better result whichever images come first, second and third."""
+
 
 @dataclass
 class Slicer:
@@ -192,7 +195,7 @@ def play(
     # Train; the bars follow the first entry of the statistics
     model = slicer.automatic_model()
     assert model == "fewshot"
-    slicer.train(model, max_epochs=8)
+    slicer.train(model, max_epochs=EPOCHS)
     assert_bars(slicer, model)
     assert slicer.automatic_model() == model
 
@@ -203,7 +206,7 @@ def play(
     assert told["label_names"] == {name: value for value, name in enumerate(learned, start=1)}
     assert told["provenance"]["templates"] == [first]
     assert {name for name, mask in before.items() if mask.any()} == {"liver", "spleen"}
-    assert dice(before["liver"], truth[second]["liver"]) > 0.3
+    assert dice(before["liver"], truth[second]["liver"]) > 0.6
 
     # set aside as somebody's first draft, which whoever gets the image sees
     slicer.submit(second, file, before, tag="original")
@@ -216,7 +219,7 @@ def play(
     # corrected, with a structure that the server has not heard of, and taught
     slicer.submit(second, file, {name: truth[second][name] for name in ("spleen", "spine", "liver")})
     assert slicer.info["labels"][: known + 1] == [*learned, "spine"], "values stay what they were"
-    slicer.train(model, max_epochs=8)
+    slicer.train(model, max_epochs=EPOCHS)
     assert_bars(slicer, model)
 
     # where it was corrected, the result is another one and a better one
@@ -235,6 +238,7 @@ def play(
     assert third not in (first, second)
     segments, _ = slicer.segment(model, third, file)
     assert {name for name, mask in segments.items() if mask.any()} == {"liver", "spleen", "spine"}
+    assert all(dice(segments[organ], truth[third][organ]) > 0.5 for organ in ("liver", "spleen", "spine"))
 
 
 def assert_bars(slicer: Slicer, model: str) -> None:
