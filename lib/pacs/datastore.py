@@ -100,10 +100,22 @@ class Pacs(PacsReading):
             with self._alone(image_id):
                 self._records.keep_label(image_id, label_tag, file, extension, info)
                 self._show()
-                if self._stored:
-                    kept = self._records.label_file(image_id, label_tag, extension)
-                    self._stored(Path(self.get_image_uri(image_id)), kept, info, image_id)
+                self._tell_stored(image_id, self._records.label_file(image_id, label_tag, extension), info)
         return image_id
+
+    def _tell_stored(self, image_id: str, kept: Path, info: dict[str, Any]) -> None:
+        if self._stored is None:
+            return
+        try:
+            image = Path(self.get_image_uri(image_id))
+        except (FewshotError, OSError) as error:
+            # the label is kept, and whoever sent it must not be told otherwise
+            drop_beside(kept, image_id)
+            logger.warning(
+                "The label of %s is kept, but nothing could be written beside it: %s", image_id, error
+            )
+            return
+        self._stored(image, kept, info, image_id)
 
     def _submit(self, image_id: str, file: Path, info: dict[str, Any]) -> None:
         try:

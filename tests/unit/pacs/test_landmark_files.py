@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 
 from fewshot.landmarks.files import read_points
-from fewshot.volumes import read_volume, write_labels
+from fewshot.volumes import read_labels, read_volume, write_labels
 
 
 def test_they_come_and_go_with_the_label(fake, folder, uid, open_pacs, tmp_path):
@@ -29,6 +30,29 @@ def test_they_come_and_go_with_the_label(fake, folder, uid, open_pacs, tmp_path)
     pacs.remove_label(uid, "original")
     assert not list(tmp_path.rglob("*.mrk.json"))
     assert not list(tmp_path.rglob("*.landmarks.json"))
+
+
+def test_a_label_of_an_image_that_cannot_be_had_is_kept_without_them(fake, folder, uid, open_pacs, tmp_path):
+    fake.store(folder)
+    project, pacs = open_pacs()
+    pacs._stored = project.results.write_beside
+    volume = read_volume(pacs.get_image_uri(uid))
+    copy, sent = Path(pacs.get_image_uri(uid)), tmp_path / "sent.nii.gz"
+
+    def save(x):
+        drawn = np.zeros(volume.shape, np.uint8)
+        drawn[x, 1, 1] = 1
+        write_labels(sent, drawn, volume)
+        pacs.save_label(uid, str(sent), "original", {"label_info": [{"name": "tip landmark"}]})
+        return drawn
+
+    save(2)
+    assert list(tmp_path.rglob("*.mrk.json"))
+    copy.unlink()
+    fake.stop()
+    drawn = save(3)
+    assert not list(tmp_path.rglob("*.mrk.json")), "those of the label before would be wrong"
+    np.testing.assert_array_equal(read_labels(pacs.get_label_uri(uid, "original"), volume), drawn)
 
 
 def test_a_label_that_is_stored_waits_for_the_points_of_the_one_before(
