@@ -1,163 +1,28 @@
-"""Segmentations of any writer come onto the image's own grid: right voxels, right names, or a sentence why not."""
+"""Segmentations of any writer come onto the image's own grid: right voxels, right names."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from io import BytesIO
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom import Dataset
+from pydicom.uid import RLELossless
 
-from fewshot.errors import FewshotError
-from fewshot.volumes import Volume
-from lib.pacs.seg_reading import HEADER_TAGS, SegHeader, Segment, read_header, read_seg
-
-IMAGE = "1.2.3.4"
-SHAPE = (7, 5, 6)  # columns, rows, slices: frames do not end with a byte
-SPACING = (0.7, 0.9, 2.5)
-STRAIGHT = np.eye(3)
-TURN = np.array([[0.8, 0.0, 0.6], [0.6, 0.0, -0.8], [0.0, 1.0, 0.0]])
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-def affine_of(
-    turn: np.ndarray = STRAIGHT, spacing: Sequence[float] = SPACING, tilt: float = 0.0
-) -> np.ndarray:
-    """(column, row, slice) -> LPS."""
-    affine = np.eye(4)
-    affine[:3, :3] = turn * spacing
-    affine[:3, 2] += tilt * turn[:, 1]
-    affine[:3, 3] = (-31.5, 12.25, 100.0)
-    return affine
-
-
-def volume_of(affine: np.ndarray, shape: Sequence[int] = SHAPE) -> Volume:
-    # zeros that take no memory
-    return Volume(np.broadcast_to(np.float32(0), tuple(shape)), LPS @ affine, name="ct")
-
-
-Frame = tuple[int, int, np.ndarray]
-"""Segment number, slice, mask [columns, rows]."""
-
-
-def frames_of(labels: np.ndarray) -> list[Frame]:
-    """Frames as viewers save them: of each label, the slices where it is drawn."""
-    return [
-        (int(value), at, labels[:, :, at] == value)
-        for value in np.unique(labels[labels > 0])
-        for at in range(labels.shape[2])
-        if (labels[:, :, at] == value).any()
-    ]
-
-
-def seg(
-    frames: Sequence[Frame],
-    affine: np.ndarray,
-    names: Sequence[str] = ("liver", "spleen", "tumour"),
-    *,
-    shared: bool = True,
-    between: bool = True,
-    algorithm: str = "MANUAL",
-    change: Callable[[Dataset], None] = lambda _: None,
-) -> Dataset:
-    """A SEG as OHIF and others make it, through a file."""
-    measures, orientation = Dataset(), Dataset()
-    column, row = affine[:3, 0], affine[:3, 1]
-    measures.PixelSpacing = [round(float(np.linalg.norm(step)), 6) for step in (row, column)]
-    measures.SliceThickness = 5.0  # thicker than the slices are apart, as many a CT
-    if between:
-        measures.SpacingBetweenSlices = round(
-            float(np.cross(column, row) @ affine[:3, 2])
-            / measures.PixelSpacing[0]
-            / measures.PixelSpacing[1],
-            6,
-        )
-    directions = [*(column / np.linalg.norm(column)), *(row / np.linalg.norm(row))]
-    orientation.ImageOrientationPatient = [round(float(value), 8) for value in directions]
-    groups = []
-    for number, at, _ in frames:
-        position, segment, group = Dataset(), Dataset(), Dataset()
-        position.ImagePositionPatient = [round(float(value), 6) for value in (affine @ (0, 0, at, 1))[:3]]
-        segment.ReferencedSegmentNumber = number
-        group.PlanePositionSequence = [position]
-        group.SegmentIdentificationSequence = [segment]
-        if not shared:
-            group.PlaneOrientationSequence, group.PixelMeasuresSequence = [orientation], [measures]
-        groups.append(group)
-    common = Dataset()
-    if shared:
-        common.PlaneOrientationSequence, common.PixelMeasuresSequence = [orientation], [measures]
-    segments = []
-    for number, name in enumerate(names, start=1):
-        item = Dataset()
-        item.SegmentNumber, item.SegmentLabel, item.SegmentAlgorithmType = number, name, algorithm
-        segments.append(item)
-    reference = Dataset()
-    reference.SeriesInstanceUID = IMAGE
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.Modality = "SEG"
-    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
-    dataset.SOPInstanceUID = "1.2.3.9"
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.3.5"
-    dataset.SeriesDescription = "mine"
-    dataset.ContentDate, dataset.ContentTime = "20250102", "030405"
-    dataset.ReferencedSeriesSequence = [reference]
-    dataset.SegmentSequence = segments
-    dataset.SharedFunctionalGroupsSequence, dataset.PerFrameFunctionalGroupsSequence = [common], groups
-    dataset.SegmentationType = "BINARY"
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = (
-        1,
-        "MONOCHROME2",
-        0,
-    )
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 1, 0
-    dataset.NumberOfFrames = len(frames)
-    if frames:
-        pixels = np.stack([mask.T for *_, mask in frames])
-        _, dataset.Rows, dataset.Columns = pixels.shape
-        packed = np.packbits(pixels.ravel(), bitorder="little").tobytes()
-        dataset.PixelData = packed + b"\0" * (len(packed) % 2)
-        dataset["PixelData"].VR = "OB"
-    dataset.is_little_endian, dataset.is_implicit_VR = True, False
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    change(dataset)
-    file = BytesIO()
-    dataset.save_as(file, write_like_original=False)
-    return dcmread(BytesIO(file.getvalue()))
-
-
-def in_eight_bits(dataset: Dataset) -> None:
-    """FRACTIONAL with 120 in the first segment's pixels and 119 in the others'; half of 239 lies between."""
-    bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
-    size = dataset.Rows * dataset.Columns
-    pixels = bits[: size * dataset.NumberOfFrames].reshape(-1, size)
-    for frame, group in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        frame *= 120 if group.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 1 else 119
-    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
-    dataset.SegmentationType, dataset.MaximumFractionalValue = "FRACTIONAL", 239
-
-
-def drawn(values: Sequence[int] = (1, 3), slices: Sequence[int] = (0, 1, 4), seed: int = 0) -> np.ndarray:
-    labels = np.zeros(SHAPE, dtype=np.uint16)
-    generator = np.random.default_rng(seed)
-    labels[:, :, list(slices)] = generator.choice([0, *values], (*SHAPE[:2], len(slices)))
-    return labels
-
-
-GRIDS = {
-    "axial": affine_of(),
-    "oblique": affine_of(TURN),
-    "tilted gantry": affine_of(TURN, tilt=0.6),
-    "downwards": affine_of(np.diag([1.0, -1.0, -1.0])),
-}
+from lib.pacs.seg_reading import read_header, read_seg
+from tests.unit.pacs.segs import (
+    GRIDS,
+    SHAPE,
+    TURN,
+    affine_of,
+    drawn,
+    frames_of,
+    in_eight_bits,
+    seg,
+    volume_of,
+    without_places,
+)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -291,12 +156,6 @@ def test_of_two_equal_segments_the_higher_number_counts() -> None:
     assert read[:, 0, 2].tolist() == [3, 3, 3, 3, 1, 1, 0]
 
 
-def without_places(dataset: Dataset) -> None:
-    for group in dataset.PerFrameFunctionalGroupsSequence:
-        del group.PlanePositionSequence
-    del dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
-
-
 @pytest.mark.parametrize("change", [lambda _: None, without_places], ids=["placed", "without position"])
 def test_a_single_picture(change: Callable[[Dataset], None]) -> None:
     labels = drawn(slices=(0,))[:, :, :1]
@@ -348,167 +207,3 @@ def test_frames_across_the_image_need_no_memory_of_its_size(monkeypatch: pytest.
     monkeypatch.setattr("lib.pacs.seg_placing.CHUNK", 500)
     np.testing.assert_array_equal(read_seg(dataset, volume_of(affine, (20, 20, 20))), whole)
     assert whole.sum() > 40
-
-
-def remove(*keywords: str) -> Callable[[Dataset], None]:
-    def change(dataset: Dataset) -> None:
-        for keyword in keywords:
-            delattr(dataset, keyword)
-
-    return change
-
-
-def put(**values: Any) -> Callable[[Dataset], None]:
-    def change(dataset: Dataset) -> None:
-        for keyword, value in values.items():
-            setattr(dataset, keyword, value)
-
-    return change
-
-
-def several_series(dataset: Dataset) -> None:
-    another = Dataset()
-    another.SeriesInstanceUID = "7.7"
-    dataset.ReferencedSeriesSequence.append(another)
-
-
-def damaged_rle(dataset: Dataset) -> None:
-    in_eight_bits(dataset)
-    dataset.compress(RLELossless)
-    dataset.PixelData = dataset.PixelData[:40] + b"\xff" * 6 + dataset.PixelData[46:-30] + b"\0" * 30
-
-
-def next_slice(dataset: Dataset) -> None:
-    place = dataset.PerFrameFunctionalGroupsSequence[-1].PlanePositionSequence[0]
-    place.ImagePositionPatient = [-31.5, 12.25, 100.0 + 6 * 2.5]
-
-
-def far_away(dataset: Dataset) -> None:
-    place = dataset.PerFrameFunctionalGroupsSequence[-1].PlanePositionSequence[0]
-    place.ImagePositionPatient = [-31.5, 12.25, 500.0]
-
-
-def beside(dataset: Dataset) -> None:
-    for group in dataset.PerFrameFunctionalGroupsSequence:
-        group.PlanePositionSequence[0].ImagePositionPatient[0] = 40.0
-
-
-def unknown_segment(dataset: Dataset) -> None:
-    dataset.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 9
-
-
-def flat(dataset: Dataset) -> None:
-    orientation = dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
-    orientation.ImageOrientationPatient = [1, 0, 0, 1, 0, 0]
-
-
-def twice(dataset: Dataset) -> None:
-    dataset.SegmentSequence[1].SegmentNumber = 1
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (remove("PixelData"), "holds no frames"),
-        (put(NumberOfFrames=0), "holds no frames"),
-        (put(PixelData=b"\0\0"), "pixels break off"),
-        (damaged_rle, "damaged or unreadable pixels"),
-        (without_places, "does not say where its frame 1 lies"),
-        (flat, "does not say where its frame 1 lies"),
-        (remove("PerFrameFunctionalGroupsSequence"), "which segment its frame 1 shows"),
-        (unknown_segment, "which segment its frame 1 shows"),
-        (far_away, "lies outside the image ct with its segment 'tumour'"),
-        (next_slice, "lies outside the image ct with its segment 'tumour'"),
-        (beside, "lies outside the image ct"),
-        (put(SegmentationType="LABELMAP"), "is of the type LABELMAP"),
-        (remove("ReferencedSeriesSequence"), "which image it belongs to"),
-        (several_series, "names 2 image series"),
-        (remove("SegmentSequence"), "lists no segments"),
-        (twice, "2 segments of the number 1"),
-        (put(Modality="RTSTRUCT"), "is RTSTRUCT, no segmentation"),
-    ],
-)
-def test_what_cannot_be_read_is_told(change: Callable[[Dataset], None], told: str) -> None:
-    dataset = seg(frames_of(drawn()), GRIDS["axial"], change=change)
-    with pytest.raises(FewshotError, match=told) as caught:
-        read_seg(dataset, volume_of(GRIDS["axial"]))
-    assert "1.2.3.5" in str(caught.value)
-
-
-def test_a_seg_of_another_image_is_refused() -> None:
-    dataset = seg(frames_of(drawn()), GRIDS["axial"])
-    read_seg(dataset, volume_of(GRIDS["axial"]), image_series=IMAGE)
-    with pytest.raises(FewshotError, match=r"belongs to the image series 1\.2\.3\.4, not to 1\.2"):
-        read_seg(dataset, volume_of(GRIDS["axial"]), image_series="1.2")
-
-
-def test_too_many_segments_are_refused() -> None:
-    assert len(read_header(seg([], GRIDS["axial"], ["x"] * 255)).segments) == 255
-    with pytest.raises(FewshotError, match="has 256 segments"):
-        read_header(seg([], GRIDS["axial"], ["x"] * 256))
-
-
-def test_the_header_of_a_file_and_of_metadata_is_the_same() -> None:
-    dataset = seg(frames_of(drawn()), GRIDS["axial"], ["Größe der Niere ", "", "liver"])
-    expected = SegHeader(
-        series="1.2.3.5",
-        study="1.2.3",
-        image_series=IMAGE,
-        description="mine",
-        created="20250102030405.000000",
-        segments=(
-            Segment(1, "Größe der Niere", "MANUAL"),
-            Segment(2, "Segment 2", "MANUAL"),
-            Segment(3, "liver", "MANUAL"),
-        ),
-    )
-    assert read_header(dataset) == expected
-    del dataset.PixelData
-    assert read_header(Dataset.from_json(dataset.to_json())) == expected
-    entry = {tag: value for tag, value in dataset.to_json_dict().items() if tag in HEADER_TAGS}
-    assert read_header(Dataset.from_json(entry)) == expected
-
-
-@pytest.mark.parametrize("blank", ["\t", " \r\n", "\u00a0", "\0"])
-def test_a_name_of_blanks_is_none(blank: str) -> None:
-    dataset = seg([], GRIDS["axial"], ["liver", "x"])
-    dataset.SegmentSequence[1].SegmentLabel = blank
-    assert [segment.name for segment in read_header(dataset).segments] == ["liver", "Segment 2"]
-
-
-@pytest.mark.parametrize(
-    ("algorithms", "by_model"),
-    [
-        (["AUTOMATIC", "AUTOMATIC"], True),
-        (["AUTOMATIC", "MANUAL"], False),
-        (["SEMIAUTOMATIC", "AUTOMATIC"], False),
-        (["", "AUTOMATIC"], False),
-    ],
-)
-def test_a_model_drew_it_only_where_it_drew_every_segment(algorithms: list[str], by_model: bool) -> None:
-    dataset = seg([], GRIDS["axial"], ["a", "b"])
-    for item, algorithm in zip(dataset.SegmentSequence, algorithms, strict=True):
-        item.SegmentAlgorithmType = algorithm
-    assert read_header(dataset).by_model is by_model
-
-
-@pytest.mark.parametrize(
-    ("tags", "created"),
-    [
-        ({"ContentTime": "235959.25"}, "20250102235959.250000"),
-        ({"ContentTime": "0930"}, "20250102093000.000000"),
-        ({"ContentTime": ""}, "20250102000000.000000"),
-        ({"ContentTime": "010000", "TimezoneOffsetFromUTC": "+0200"}, "20250101230000.000000"),
-        ({"ContentDate": "", "SeriesDate": "20240101", "SeriesTime": "01"}, "20240101010000.000000"),
-        ({"ContentDate": "", "InstanceCreationDate": "20230101"}, "20230101000000.000000"),
-        ({"ContentDate": ""}, ""),
-        ({"ContentDate": "00010101", "ContentTime": "01", "TimezoneOffsetFromUTC": "+0200"}, ""),
-        ({"ContentDate": "00010101"}, "00010101030405.000000"),
-        (
-            {"ContentDate": "99991231", "TimezoneOffsetFromUTC": "-2300", "SeriesDate": "20240101"},
-            "20240101230000.000000",
-        ),
-    ],
-)
-def test_the_time_it_was_made(tags: dict[str, str], created: str) -> None:
-    assert read_header(seg([], GRIDS["axial"], change=put(**tags))).created == created
