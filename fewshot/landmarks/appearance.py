@@ -6,6 +6,7 @@ the values, and in a radiograph everything lies on top of everything. The adapte
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,11 @@ from fewshot.landmarks.arrangement import expected
 from fewshot.landmarks.matching import Place, other_tops
 
 WIDTH = 0.06
-"""Deviation of what registration says, as a share of the longest side; half of it once the arrangement is known."""
+"""Deviation of what registration says by one template, as a share of the longest side; half of it once the arrangement
+is known."""
+WIDEST = 2.0
+"""With N templates the deviation is sqrt(N) times as much, this much at most: the more the adapter has seen, the less
+has a place to tell it."""
 REACH = 2.5
 """Of those deviations: farther away nothing is looked at."""
 WEIGHT = 0.75
@@ -38,14 +43,16 @@ def look(
     Returns:
         Landmark -> place, for those that some template carried over; `Place.likeness` is the best probability there.
     """
-    width = WIDTH * float((np.array(probabilities.shape[:2]) * spacing[:2]).max())
-    names = dict.fromkeys(name for of in carried for name in of)
+    side = float((np.array(probabilities.shape[:2]) * spacing[:2]).max())
+    names = Counter(name for of in carried for name in of)
+    widths = {name: WIDTH * side * min(WIDEST, seen**0.5) for name, seen in names.items()}
     start = {name: np.median([of[name] for of in carried if name in of], axis=0) for name in names}
-    first = {name: _near(probabilities[..., name], spacing, at, width) for name, at in start.items()}
+    first = {name: _near(probabilities[..., name], spacing, at, widths[name]) for name, at in start.items()}
     found = {name: of.place for name, of in first.items()}
     wanted = expected(found, carried, {name: of.likeness for name, of in first.items()})
     places = {}
     for name, at in found.items():
+        width = widths[name]
         middle = (at + wanted.get(name, at)) / 2
         places[name] = place = _near(probabilities[..., name], spacing, middle, width / 2)
         place.off = float(np.linalg.norm(place.place - wanted.get(name, start[name])))

@@ -51,6 +51,16 @@ def test_a_far_place_is_not_looked_at():
     assert places[2].likeness < 0.05, "nothing looks like it where it should be"
 
 
+def test_with_more_templates_the_adapter_is_trusted_farther_from_where_registration_says():
+    """Probable and far, against half as probable and near."""
+    x, y, _ = CARRIED[2]
+    far = 7.0
+    spots = [*everywhere(but=2), (2, x - far, y, 0.9), (2, x, y, 0.1)]
+    one, four = (look(probable(*spots), SPACING, [CARRIED] * templates)[2] for templates in (1, 4))
+    np.testing.assert_allclose(one.place, CARRIED[2], atol=0.5)
+    np.testing.assert_allclose(four.place, (x - far, y, 0), atol=0.5)
+
+
 def test_what_the_others_say_decides_between_two_that_look_alike():
     x, y, _ = CARRIED[2]
     shift = 2.5
