@@ -27,7 +27,8 @@ FINEST = 1 / 256
 TRUSTED = 0.15
 """A template whose registration correlates so much less than the best one's is not asked."""
 TURNED = 25.0
-"""Degrees: features of a picture that is turned more than this are others, those of its grey values turn with it."""
+"""Degrees: features of a picture that is turned more than this are others, those of its grey values turn with it. Where
+most templates say that it is not, the others were registered wrongly."""
 LEAST = 0.25
 """Least confidence of a landmark that is said to be in the image,"""
 LEAST_PROBABLE = 0.1
@@ -88,12 +89,13 @@ def by_registration(
         for template, of in located.found
         if of.similarity >= best - TRUSTED
     ]
-    by_pixels = volume.shape[2] == 1 and max((of.angle for of in evidence), default=0) < TURNED
+    straight = [of for of in evidence if of.angle < TURNED]
+    by_pixels = volume.shape[2] == 1 and 2 * len(straight) > len(evidence)
     seen = probabilities() if by_pixels else None  # keeps its own time
     spacing = np.array(volume.spacing)
     with timed(timings, "match"):
         if seen is not None:
-            places = look(seen, spacing, [of.places for of in evidence])
+            places = look(seen, spacing, [of.places for of in straight])
         else:
             places = match(normalise(volume.array, stack.limits), spacing, evidence, len(model.names))
     progress("register", 2, 2)

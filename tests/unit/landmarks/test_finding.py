@@ -175,6 +175,18 @@ def test_a_picture_that_was_turned(find, of_pictures, angle):
     assert all(point[2] == 0 for point in result.points.values())
 
 
+@pytest.mark.parametrize(("angle", "by_appearance"), [(0, True), (90, False)])
+def test_most_templates_say_whether_a_picture_is_turned(find, fit, angle, by_appearance):
+    """By one template of three the first picture is turned, and it may as well be wrong."""
+    pictures = [picture(0), picture(0, (3, 1), seed=2), picture(90, seed=3)]
+    marks = [{name: Mark(place) for name, place in places.items()} for _, places in pictures]
+    model = fit(*(LandmarkTemplate(image, of) for (image, _), of in zip(pictures, marks, strict=True)))
+    image, places = picture(angle, (3, -2), seed=5)
+    result = find(image, model)
+    assert ("adapter" in result.timings) == by_appearance
+    assert errors(result, places).max() < 3, "pixels"
+
+
 STORED = {
     "columns from right to left": lambda array, affine: (array[::-1], affine @ _flip(0, array.shape[0])),
     "rows upwards": lambda array, affine: (array[:, ::-1], affine @ _flip(1, array.shape[1])),
