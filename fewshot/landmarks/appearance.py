@@ -45,7 +45,8 @@ def look(
     """
     side = float((np.array(probabilities.shape[:2]) * spacing[:2]).max())
     names = Counter(name for of in carried for name in of)
-    widths = {name: WIDTH * side * min(WIDEST, seen**0.5) for name, seen in names.items()}
+    wider = {name: min(WIDEST, seen**0.5) for name, seen in names.items()}
+    widths = {name: WIDTH * side * factor for name, factor in wider.items()}
     start = {name: np.median([of[name] for of in carried if name in of], axis=0) for name in names}
     first = {name: _near(probabilities[..., name], spacing, at, widths[name]) for name, at in start.items()}
     found = {name: of.place for name, of in first.items()}
@@ -55,7 +56,8 @@ def look(
         width = widths[name]
         middle = (at + wanted.get(name, at)) / 2
         places[name] = place = _near(probabilities[..., name], spacing, middle, width / 2)
-        place.off = float(np.linalg.norm(place.place - wanted.get(name, start[name])))
+        # who may look farther is as often farther off
+        place.off = float(np.linalg.norm(place.place - wanted.get(name, start[name]))) / wider[name]
         place.rivals = [
             (other, alike)
             for other, alike in first[name].rivals

@@ -60,7 +60,7 @@ class Place:
         place: mm along the query's voxel axes ``[3]``.
         likeness: of the textures, -1 to 1, mean over the templates; in a picture the adapter's probability.
         cycle: mm from the landmark when what was found is sought in the template again; median over the templates.
-        off: mm from where registration and the arrangement expect it.
+        off: mm from where registration and the arrangement expect it; less in proportion where it was sought farther.
         rivals: further places that look nearly as good, with their likeness.
     """
 
